@@ -1,0 +1,5 @@
+"""`python -m lnbench` is `lnbench`."""
+
+from lnbench.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""Benchmarking: clock and samples, schedule, statistics, verdicts; no correctness. Calling the package is `lnbench.api.bench`."""
+
+from lnbench.callable_module import make_callable
+
+make_callable(__name__, "lnbench.api:bench")
