@@ -1,0 +1,32 @@
+"""Output written over input (y on x, dx on dy) by backends that declare it to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lnbench.verify.check import run_and_judge, verdict
+from lnbench.verify.subject import Subject
+from lnbench.verify.verdict import Status, Verdict
+
+PAIRS = {"forward": "y=x", "backward": "dx=dy"}
+
+
+class Alias:
+    name = "alias"
+    reveals = "inputs that are overwritten before they are read for the last time"
+    order = 60
+
+    def run(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
+        alias = PAIRS[pass_]
+        out, source = alias.split("=")
+        tensors = subject.tensors()
+        same_layout = getattr(subject.case, tensors[out].layout) == getattr(subject.case, tensors[source].layout)
+        if not subject.facts.allows_alias(alias) or not same_layout or subject.case.elements == 0:
+            return
+        found = run_and_judge(subject, pass_, self.name, subject.base_request(pass_, alias=alias), what=f"in place ({alias})")
+        if found.status in (Status.PASSED, Status.UNSTABLE):
+            found = verdict(subject, pass_, self.name, Status.PASSED)
+        yield found
+
+
+CHECK = Alias()

@@ -1,0 +1,83 @@
+"""The same call and the same buffers again and again: other data, epsilon and gamma, no beta, and the first data once more.
+
+Finds state that survives a call: results cached by address or shape, accumulated gradients, races that show now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lnbench.pool import Handle, Reply
+from lnbench.verify.check import compare_bits, is_small, judged, not_run, prefixed, run_and_judge, verdict, worst_of
+from lnbench.verify.subject import Problem, Subject
+from lnbench.verify.verdict import Status, Verdict
+
+AGAIN = 3
+
+
+class Repeat:
+    name = "repeat"
+    reveals = "state kept between calls, stale caches, accumulated outputs, races"
+    order = 40
+
+    def run(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
+        if not is_small(subject) or subject.case.elements == 0 or subject.case.inputs:
+            return
+        found = list(self._steps(subject, pass_))
+        bad = [v for v in found if v.status not in (Status.PASSED, Status.UNSTABLE)]
+        yield worst_of(bad) if bad else verdict(subject, pass_, self.name, Status.PASSED, compared=len(found))
+
+    def _steps(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
+        request = subject.base_request(pass_)
+        opened = subject.open(request)
+        if isinstance(opened, Reply):
+            yield not_run(subject, pass_, self.name, opened)
+            return
+        with opened as handle:
+            yield self._judge(subject, pass_, handle.run(), subject.problem.inputs(), "run again")
+            other = subject.problem.inputs(1)
+            statistics = self._statistics(subject, pass_, other)
+            handle.load({**other, **statistics})
+            yield self._judge(subject, pass_, handle.run(), other, "run again with new data in the same buffers")
+            yield self._changed(subject, pass_)
+            handle.load({**subject.problem.inputs(), **request.inputs})
+            yield from self._back(subject, pass_, handle)
+
+    def _back(self, subject: Subject, pass_: str, handle: Handle) -> Iterator[Verdict]:
+        what = "run again with the first data"
+        for _ in range(AGAIN):
+            reply = subject.note(handle.run(), "end")
+            if reply.status != "OK":
+                yield prefixed(not_run(subject, pass_, self.name, reply), what)
+                return
+            if subject.facts.deterministic == "yes":
+                differs = compare_bits(subject, pass_, self.name, subject.kept(pass_), reply.outputs, what)
+                yield differs or verdict(subject, pass_, self.name, Status.PASSED)
+            else:
+                yield self._judge(subject, pass_, reply, subject.problem.inputs(), what)
+
+    def _changed(self, subject: Subject, pass_: str) -> Verdict:
+        """The same shape with another epsilon, other gamma and no beta, on the same backend object."""
+        case = subject.case.replace(epsilon=subject.case.epsilon * 3 + 0.25, beta=False, seed=subject.case.seed + 1)
+        inputs = Problem(case).inputs()
+        changed = subject.request(
+            pass_, case=case, inputs=inputs, statistics=subject.reference_statistics(case, inputs) if pass_ == "backward" else None
+        )
+        return run_and_judge(
+            subject, pass_, self.name, changed, inputs=inputs, what=f"then with epsilon {case.epsilon:g}, other gamma and no beta"
+        )
+
+    def _statistics(self, subject: Subject, pass_: str, inputs: object) -> dict[str, object]:
+        if pass_ == "forward":
+            return {}
+        return dict(subject.reference_statistics(None, inputs))  # type: ignore[arg-type]
+
+    def _judge(self, subject: Subject, pass_: str, reply: Reply, inputs: object, what: str) -> Verdict:
+        subject.note(reply, "end")
+        if reply.status != "OK":
+            return prefixed(not_run(subject, pass_, self.name, reply), what)
+        judgements = subject.judge(pass_, reply.outputs, inputs=inputs)  # type: ignore[arg-type]
+        return prefixed(worst_of(judged(subject, pass_, self.name, judgements)), what)
+
+
+CHECK = Repeat()

@@ -1,0 +1,221 @@
+"""`Subject`: one case on one backend, as the checks see it: run a pass, judge a reply, remember what memory showed.
+
+Owns how inputs and statistics are put together for a pass. Leaves verdicts to the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lnbench import laws
+from lnbench.backend import Facts
+from lnbench.case import Case
+from lnbench.operators import registry
+from lnbench.operators.schema import Operator, Tensor
+from lnbench.pool import Handle, Reply, Request, Session, Violation
+from lnbench.verify.bound import Judgement, judge, reference
+from lnbench.verify.sessions import Sessions
+
+Arrays = Mapping[str, np.ndarray]
+
+# Outputs up to this size are copied out of shared memory, so that later runs can be compared with them bit by bit.
+KEEP_BYTES = 64 << 20
+
+
+class Problem:
+    """A case with its inputs, drawn once and shared by all backends.
+
+    `inputs(variant)` are all tensors that either pass takes, apart from statistics: logical shape, contiguous.
+    """
+
+    def __init__(self, case: Case):
+        self.case = case
+        self._drawn: dict[int, Arrays] = {}
+
+    def inputs(self, variant: int = 0) -> Arrays:
+        if variant not in self._drawn:
+            if len(self._drawn) > 2:
+                self._drawn = {k: v for k, v in self._drawn.items() if k == 0}
+            drawn = laws.draw(self.case, variant=variant)
+            for array in drawn.values():
+                array.flags.writeable = False
+            self._drawn[variant] = drawn
+        return self._drawn[variant]
+
+
+
+@dataclass(slots=True)
+class Subject:
+    """One case on one backend with one thread count."""
+
+    problem: Problem
+    backend: str
+    sessions: Sessions
+    case: Case
+    facts: Facts
+    session: Session
+    violations: list[Violation] = field(default_factory=list)
+    placements: set[str] = field(default_factory=set)
+    _forward: Reply | None = None
+    _kept: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, problem: Problem, backend: str, sessions: Sessions) -> Subject:
+        case = problem.case
+        session = sessions.get(backend, case.threads)
+        return cls(problem, backend, sessions, case, session.description.facts, session)
+
+    @property
+    def operator(self) -> Operator:
+        return registry.get(self.case.op)
+
+    @property
+    def unsystematic(self) -> bool:
+        return laws.is_unsystematic(self.case)
+
+    def tensors(self, case: Case | None = None) -> Mapping[str, Tensor]:
+        """Every tensor of the case, with the statistic's kind and dtype as the backend declares them."""
+        case = case or self.case
+        stat_dtype = case.dtype if self.facts.statistics_dtype == "storage" else None
+        return self.operator.tensors(case, self.facts.statistics, stat_dtype)
+
+    def _name(self, name: str) -> str:
+        return self.facts.statistics if name == "stat" else name
+
+    def input_names(self, pass_: str, case: Case | None = None) -> list[str]:
+        """Names of the inputs of a pass that exist in this case, statistics by the declared kind."""
+        order = self.operator.forward_inputs if pass_ == "forward" else self.operator.backward_inputs
+        tensors = self.tensors(case)
+        return [self._name(n) for n in order if self._name(n) in tensors]
+
+    def output_tensors(self, pass_: str, case: Case | None = None) -> dict[str, Tensor]:
+        """Outputs of a pass that exist in this case, by name."""
+        case = case or self.case
+        tensors = self.tensors(case)
+        names = [self._name(n) for n in self.operator.outputs(case, pass_)]
+        return {n: tensors[n] for n in names if n in tensors}
+
+    def request(
+        self,
+        pass_: str,
+        *,
+        case: Case | None = None,
+        inputs: Arrays | None = None,
+        statistics: Arrays | None = None,
+        threads: int | None = None,
+        placement: str = "end",
+        alias: str | None = None,
+    ) -> Request:
+        """A request for one pass; `statistics` are the mean and statistic that backward is given."""
+        case = case or self.case
+        inputs = self.problem.inputs() if inputs is None else inputs
+        everything = {**inputs, **(statistics or {})}
+        given = {n: everything[n] for n in self.input_names(pass_, case) if n in everything}
+        return Request(
+            case=case,
+            pass_=pass_,
+            inputs=given,
+            outputs=self.output_tensors(pass_, case),
+            threads=threads or case.threads,
+            placement=placement,
+            alias=alias,
+        )
+
+    def run(self, request: Request) -> Reply:
+        """Runs a request once in the backend's worker and notes what instrumented memory saw."""
+        return self.note(self.session.run(request), request.placement)
+
+    def open(self, request: Request) -> Handle | Reply:
+        """A prepared call that stays open, or the reply that says why there is none."""
+        opened = self.session.open(request)
+        return self.note(opened, request.placement) if isinstance(opened, Reply) else opened
+
+    def note(self, reply: Reply, placement: str) -> Reply:
+        self.violations.extend(reply.violations)
+        self.placements.add(placement)
+        if not reply.violations:
+            self.sessions.tally(self.backend).count(reply.status)
+        return reply
+
+    def judge(
+        self,
+        pass_: str,
+        got: Arrays,
+        *,
+        case: Case | None = None,
+        inputs: Arrays | None = None,
+    ) -> dict[str, Judgement]:
+        """Judges outputs of a pass by the rounding-error bound of exactly this problem."""
+        case = case or self.case
+        return judge(
+            case,
+            pass_,
+            self.problem.inputs() if inputs is None else inputs,
+            got,
+            self.facts,
+            unsystematic=self.unsystematic,
+        )
+
+    def forward(self) -> Reply:
+        """The base forward run (first placement); run once, its small outputs kept."""
+        if self._forward is None:
+            reply = self.run(self.request("forward"))
+            self.keep("forward", reply)
+            self._forward = reply
+        return self._forward
+
+    def keep(self, what: str, reply: Reply) -> None:
+        """Copies the outputs of `reply` under `what`, statistics always, others when they are small."""
+        if reply.status != "OK":
+            return
+        size = sum(a.nbytes for a in reply.outputs.values())
+        roles = {n: t.role for n, t in self.tensors().items()}
+        self._kept[what] = {
+            n: a.copy() for n, a in reply.outputs.items() if size <= KEEP_BYTES or roles.get(n) == "statistic"
+        }
+
+    def kept(self, what: str) -> Arrays:
+        return self._kept.get(what, {})
+
+    def own_statistics(self) -> Arrays | None:
+        """mean and statistic as the backend's own forward returned them, or None when it returned none."""
+        if not self.statistic_names or self.forward().status != "OK":
+            return None
+        kept = self.kept("forward")
+        return {n: kept[n] for n in self.statistic_names} if all(n in kept for n in self.statistic_names) else None
+
+    def reference_statistics(self, case: Case | None = None, inputs: Arrays | None = None) -> Arrays:
+        """mean and statistic of the reference, rounded to the dtype that the backend keeps them in."""
+        if not self.statistic_names:
+            return {}
+        stat_dtype = self.case.dtype if self.facts.statistics_dtype == "storage" else None
+        expected = reference(
+            case or self.case,
+            "forward",
+            self.problem.inputs() if inputs is None else inputs,
+            kind=self.facts.statistics,
+            stat_dtype=stat_dtype,
+            only=self.statistic_names,
+        )
+        return {n: expected[n] for n in self.statistic_names}
+
+    @property
+    def statistic_names(self) -> tuple[str, ...]:
+        """Names of the statistics that backward is given, in order."""
+        tensors = self.tensors()
+        return tuple(n for n in self.input_names("backward") if tensors[n].role == "statistic")
+
+    def backward_request(self, **changes: object) -> Request:
+        """A request for backward with the backend's own statistics, or the reference's when it has none."""
+        own = self.own_statistics()
+        statistics = self.reference_statistics() if own is None else own
+        return self.request("backward", statistics=statistics, **changes)  # type: ignore[arg-type]
+
+    def base_request(self, pass_: str, **changes: object) -> Request:
+        """The request of the base run of a pass with some arguments changed."""
+        if pass_ == "forward":
+            return self.request("forward", **changes)  # type: ignore[arg-type]
+        return self.backward_request(**changes)
