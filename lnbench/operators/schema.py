@@ -183,6 +183,13 @@ class Operator(ABC):
         """Raises UsageError when the case is not of this operator's form."""
         self.fold(case)
 
+    def exact_rows(self, inputs: Mapping[str, np.ndarray], case: Case) -> np.ndarray | None:
+        """Which folded rows must give y = beta to the last bit in every sound program: bool (rows,), or None for none.
+
+        inputs: by name, logical shape.
+        """
+        return None
+
     def arguments(self, case: Case) -> dict[str, Any]:
         """Keyword arguments of the plug-in functions: axis, epsilon and the operator's own attributes, resolved."""
         own = {a.name: getattr(case, a.name, a.default) for a in self.attributes}

@@ -103,14 +103,16 @@ def _load(
     return loaded
 
 
-def _case(subject: Subject, selected: Sequence[checks.Check], options: Options) -> Iterator[Verdict]:
+def _case(subject: Subject, selected: Sequence[checks.Check], options: Options) -> list[Verdict]:
     """All verdicts of one case on one backend."""
+    verdicts: list[Verdict] = []
     for pass_ in subject.case.pass_names:
-        verdicts = [_settle(v, options) for v in _pass(subject, pass_, selected)]
-        _check_expectation(verdicts, subject)
-        if options.dump is not None and not all(v.accepted for v in verdicts):
-            dump(options.dump, subject, pass_, verdicts)
-        yield from verdicts
+        found = [_settle(v, options) for v in _pass(subject, pass_, selected)]
+        if options.dump is not None and not all(v.accepted for v in found):
+            dump(options.dump, subject, pass_, found)
+        verdicts.extend(found)
+    _check_expectation(verdicts, subject)
+    return verdicts
 
 
 def _pass(subject: Subject, pass_: str, selected: Sequence[checks.Check]) -> Iterator[Verdict]:
