@@ -49,7 +49,7 @@ _PUBLIC = {
     "verify": None,
 }
 
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 - strings, all of them
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,8 +51,7 @@ class Commands(click.Group):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        code = self._guarded(args, prog_name, complete_var, **extra)
-        _flush(code)
+        return _leave(self._guarded(args, prog_name, complete_var, **extra))
 
     def _guarded(self, *args: Any, **extra: Any) -> int:
         try:
@@ -95,7 +94,7 @@ def _bug(error: Exception) -> int:
     return _complain(f"internal error, a bug of lnbench ({' '.join(kind.split())}){hint}", Exit.FAILED)
 
 
-def _flush(code: int) -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """Exits; a reader that has gone away must not turn the exit code into another one."""
     try:
         sys.stdout.flush()

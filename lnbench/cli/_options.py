@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean: which cases, with which keys overridden, on which backends."""
+"""Options that several commands share, and what they mean: which cases, with which keys overridden."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def cases_of(
 
 
 def _once(cases: Iterable[Case]) -> list[Case]:
-    return list({c: None for c in cases})
+    return list(dict.fromkeys(cases))
 
 
 def words_of(case: Case) -> str:
@@ -120,7 +120,7 @@ def words_of(case: Case) -> str:
 
 
 def integers(text: str, option: str) -> tuple[int, ...]:
-    """"1,2,8" as a tuple."""
+    """ "1,2,8" as a tuple."""
     try:
         return tuple(int(part) for part in text.replace("x", ",").strip("[]()").split(",") if part.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where text goes: data and what was asked for to stdout, everything said on the way to stderr; with or without colour."""
+"""Where text goes: data and what was asked for to stdout, everything said on the way to stderr."""
 
 from __future__ import annotations
 

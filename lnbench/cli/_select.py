@@ -1,4 +1,4 @@
-"""The language of `-k`: words joined by `and`, `or`, `not` and parentheses; a word matches where it occurs in the text."""
+"""The language of `-k`: words joined by `and`, `or`, `not` and parentheses; a word matches where it occurs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @click.argument("operator")
-@click.option("--shape", metavar="N,N,...", help="Also infer the tensors of an input of this shape, for example 8,512,768.")
+@click.option(
+    "--shape", metavar="N,N,...", help="Also infer the tensors of an input of this shape, for example 8,512,768."
+)
 @problem_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(operator: str, shape: str | None, as_json: bool, settings: tuple[Override, ...], **named: Any) -> None:
@@ -58,7 +60,14 @@ def _described(operator: Operator, case: Case | None) -> dict[str, Any]:
     }
     if case is not None:
         described["tensors"] = [
-            {"name": n, "shape": list(t.shape), "dtype": t.dtype, "role": t.role, "passes": passes, "required": t.required}
+            {
+                "name": n,
+                "shape": list(t.shape),
+                "dtype": t.dtype,
+                "role": t.role,
+                "passes": passes,
+                "required": t.required,
+            }
             for n, t, passes in _tensors(operator, case)
         ]
         described["cost"] = {
@@ -87,7 +96,10 @@ def _print(operator: Operator, case: Case | None) -> None:
         click.echo(f"{title}\n{_indented(text)}\n")
     click.echo("functions of a plug-in (gamma and beta may be None; return a mapping)")
     click.echo(f"    {operator.signature('forward')}\n    {operator.signature('backward')}\n")
-    attributes = [("axis", "int or list", "", "int: from it to the end; list: exactly these"), ("epsilon", "float", "", "")]
+    attributes = [
+        ("axis", "int or list", "", "int: from it to the end; list: exactly these"),
+        ("epsilon", "float", "", ""),
+    ]
     attributes = [(n, t, operator.defaults.get(n, ""), d) for n, t, _, d in attributes]
     own = [(a.name, a.type.__name__, a.default, f"{a.doc} {a.allowed}".strip()) for a in operator.attributes]
     print_table(["attribute", "type", "default", "meaning"], [*attributes, *own])

@@ -1,1 +1,1 @@
-"""Reports: what people and continuous integration read. Only here are rich and pandas used; nothing here prints by itself."""
+"""Reports: what people and continuous integration read. rich and pandas are used only here."""

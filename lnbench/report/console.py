@@ -58,7 +58,9 @@ def styled(word: str) -> Text:
     return Text(word, style=STYLES.get(word, ""))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = (), title: str = "") -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = (), title: str = ""
+) -> Table:
     """A table without lines; the columns named in `right` are aligned right."""
     made = Table(box=None, pad_edge=False, title=title or None, title_justify="left", header_style="bold")
     numbers = set(right)
