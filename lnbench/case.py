@@ -23,6 +23,8 @@ ALIASES = ("y=x", "dx=dy")
 
 # Fields that say how a case is named or judged, not what is computed: they do not enter the key.
 _LABELS = ("name", "source", "require", "expect")
+# Fields written out even at their default: without the first two there is no case, operators may have others of the last two.
+_ALWAYS = ("shape", "op", "axis", "epsilon")
 
 Frozen = tuple[tuple[str, Any], ...]
 
@@ -119,7 +121,7 @@ class Case:
         return replace(self, **changes)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The config keys that differ from their default, in field order: `config` reads it back to an equal case."""
+        """The config keys that `config` needs to read back an equal case, in field order."""
         out: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -127,7 +129,7 @@ class Case:
                 out.update({k: list(v) if isinstance(v, tuple) else v for k, v in value})
                 continue
             default = self.dtype if field.name == "affine_dtype" else field.default
-            if field.name not in ("shape", "op") and value == default:
+            if field.name not in _ALWAYS and value == default:
                 continue
             if field.name in ("law", "expect") and not isinstance(value, str):
                 value = dict(value)

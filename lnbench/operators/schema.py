@@ -144,7 +144,10 @@ class Operator(ABC):
     gradient: ClassVar[str]
     source: ClassVar[str]
     attributes: ClassVar[tuple[Attribute, ...]] = ()
+    # Values of `axis` and `epsilon` (and only these) where this operator's differ from the case's.
     defaults: ClassVar[Mapping[str, Any]] = {}
+    # Laws that inputs are drawn from when the case names none and the common default does not fit: tensor -> law.
+    default_laws: ClassVar[Mapping[str, str]] = {}
     # Statistics that forward may return and backward may be given; "stat" stands for the kind the backend declares.
     statistics: ClassVar[tuple[str, ...]] = ("mean", "stat")
     # Positional parameters of the plug-in functions, in order ("stat" as above).
