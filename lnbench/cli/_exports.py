@@ -1,0 +1,59 @@
+"""`--export-csv F` and its relatives: where the data of a run goes beside its folder; "-" is standard output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lnbench.errors import ResultsError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMATS = {
+    "csv": "Write the rows as CSV (- is standard output).",
+    "json": "Write everything as JSON.",
+    "markdown": "Write a report as Markdown.",
+}
+
+
+def export_options(function: F) -> F:
+    """Adds the export options; they arrive as `export_csv`, `export_json` and `export_markdown`."""
+    for name, text in reversed(FORMATS.items()):
+        function = click.option(f"--export-{name}", f"export_{name}", metavar="FILE", help=text)(function)
+    return function
+
+
+def check(targets: Mapping[str, str | None]) -> None:
+    """Refuses, before anything is run, files that cannot be written, and two exports on standard output."""
+    if sum(t == "-" for t in targets.values()) > 1:
+        raise UsageError("only one export can go to standard output; give the others a file name")
+    for target in targets.values():
+        if target in (None, "-"):
+            continue
+        path = Path(str(target))
+        folder = path.parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            why = "it is a folder" if path.is_dir() else f"the folder {folder} cannot be written or does not exist"
+            raise ResultsError(f"cannot write {path}: {why}; choose another file")
+
+
+def write(targets: Mapping[str, str | None], texts: Mapping[str, Callable[[], str]]) -> None:
+    """Writes each wanted format; files whole or not at all. A reader of standard output may leave early."""
+    from lnbench.results import write_whole
+
+    for name, target in targets.items():
+        if target == "-":
+            try:
+                click.echo(texts[name](), nl=False)
+            except BrokenPipeError:
+                _forget_stdout()
+        elif target is not None:
+            write_whole(Path(target), texts[name]())
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,91 @@
+"""The memory of a verification: verdicts as they come, written to the run's folder group by group, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lnbench import results
+from lnbench.case import Case
+from lnbench.errors import ResultsError
+from lnbench.verify.verdict import Verdict
+
+TABLE = "verdicts.csv"
+
+
+class Record:
+    """Verdicts of one run. The folder is made with the first case, so that a refused command leaves nothing behind.
+
+    All verdicts of one case on one backend are written at once: a killed run holds whole pairs, and a resumed one runs
+    the others.
+    """
+
+    def __init__(self, command: str, cases: list[Case], output: Path | None, settings: Mapping[str, Any]):
+        self.cases = cases
+        self.settings = dict(settings)
+        self.verdicts: list[Verdict] = []
+        self._command, self._output = command, output
+        self._folder: results.Folder | None = None
+        self._done: set[tuple[str, str]] = set()
+        self._pending: list[Verdict] = []
+
+    @classmethod
+    def resume(cls, command: str, path: Path) -> Record:
+        """The record of an earlier run, to go on with. Raises ResultsError."""
+        folder = results.reopen(path)
+        if folder.environment.get("command") != command:
+            raise ResultsError(f"{path} holds a run of {folder.environment.get('command')!r}, not of {command!r}")
+        record = cls(command, folder.cases(), path, folder.environment.get("settings", {}))
+        record._folder = folder
+        by_key = {case.key: case for case in record.cases}
+        rows = results.read(path, TABLE) if (path / TABLE).exists() else []
+        for row in rows:
+            if row["key"] in by_key:
+                record.verdicts.append(results.verdict_of(row, by_key[row["key"]]))
+        record._done = {(v.case.key, v.backend) for v in record.verdicts}
+        return record
+
+    @property
+    def path(self) -> Path | None:
+        """The folder, once there is one."""
+        return None if self._folder is None else self._folder.path
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """What environment.json holds."""
+        return {} if self._folder is None else self._folder.environment
+
+    def is_done(self, case: Case, backend: str) -> bool:
+        """Whether the earlier run finished this case on this backend."""
+        return (case.key, backend) in self._done
+
+    def begin(self, case: Case, backend: str) -> int:
+        """Notes that a case begins on a backend; returns how many pairs that finishes (0 or 1)."""
+        self._open()
+        return self.flush()
+
+    def add(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        self._pending.append(verdict)
+
+    def flush(self) -> int:
+        """Writes the verdicts of the pair that has ended."""
+        if not self._pending:
+            return 0
+        table = self._open().table(TABLE, results.VERDICT_COLUMNS)
+        table.append(results.verdict_cells(v) for v in self._pending)
+        self._pending = []
+        return 1
+
+    def finish(self, code: int) -> None:
+        if self._folder is not None:
+            self._folder.finish(code)
+
+    def _open(self) -> results.Folder:
+        if self._folder is None:
+            from lnbench import machine
+
+            facts = {"settings": self.settings, "machine": machine.environment()}
+            self._folder = results.create(self._command, self.cases, output=self._output, facts=facts)
+        return self._folder
