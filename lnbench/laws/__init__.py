@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from lnbench.laws.draw import draw, inputs_of, is_unsystematic, law_of, numpy_dtype
+from lnbench.laws.draw import draw, inputs_of, is_unsystematic, law_of
 from lnbench.laws.registry import get, names
 from lnbench.laws.schema import KINDS, Law
 
-__all__ = ["KINDS", "Law", "draw", "get", "inputs_of", "is_unsystematic", "law_of", "names", "numpy_dtype"]
+__all__ = ["KINDS", "Law", "draw", "get", "inputs_of", "is_unsystematic", "law_of", "names"]

@@ -14,23 +14,14 @@ import numpy as np
 
 from lnbench.case import Case
 from lnbench.errors import UsageError
-from lnbench.laws.parameters import DEFAULTS
-from lnbench.laws.registry import get
+from lnbench.laws.registry import DEFAULTS, get
 from lnbench.laws.schema import Array, Block, Law
+from lnbench.numerics import dtypes
 from lnbench.operators import registry
 from lnbench.operators.schema import Fold, Operator, Tensor
 
 # Elements of one block. Every law holds a few copies of it; it decides the numbers, so it never depends on the machine.
 BLOCK = 1 << 18
-
-
-def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The NumPy dtype of a case's dtype name."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
 
 
 def inputs_of(case: Case) -> dict[str, Tensor]:
@@ -63,21 +54,19 @@ def law_of(case: Case, tensor: Tensor) -> Law:
 
 
 def is_unsystematic(case: Case, pass_: str = "backward") -> bool:
-    """Whether rounding errors behave like random signs: every law that a pass depends on says so, and no file is read."""
+    """Whether rounding errors behave like random signs: every law behind the pass says so, and no file is read."""
     if case.inputs is not None:
         return False
     operator = registry.get(case.op)
-    tensors = inputs_of(case).values()
-    if pass_ == "forward":
-        tensors = [t for t in tensors if t.name in operator.forward_inputs]
-    return all(law_of(case, t).unsystematic for t in tensors)
+    behind = [t for n, t in inputs_of(case).items() if pass_ == "backward" or n in operator.forward_inputs]
+    return all(law_of(case, t).unsystematic for t in behind)
 
 
 def draw(case: Case, *, variant: int = 0) -> dict[str, Array]:
     """All inputs of the case's passes except statistics: exact dtype, logical shape, C-contiguous.
 
     The numbers depend on the case's seed, the law, the tensor and `variant` only. A forward-only case has no dy. Where
-    dy lies with stride 0 along the rows, all its rows are equal. Raises UsageError for a law or file that does not suit.
+    dy lies with stride 0 along the rows, all its rows are equal. Raises UsageError for an unfit law or file.
     """
     operator = registry.get(case.op)
     fold = operator.fold(case)
@@ -107,7 +96,7 @@ def _read(case: Case, tensors: dict[str, Tensor], variant: int) -> dict[str, Arr
 
 
 def _draw_vector(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...]) -> Array:
-    out = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
+    out = np.empty(tensor.shape, dtypes.numpy(tensor.dtype))
     if out.size:
         block = Block(words, 0, 1, out.size, 1, tensor.dtype, case.epsilon)
         out.reshape(-1)[:] = law.function(block)[0]
@@ -115,7 +104,7 @@ def _draw_vector(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...]
 
 
 def _draw_rows(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...], fold: Fold, x: Array | None) -> Array:
-    out = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
+    out = np.empty(tensor.shape, dtypes.numpy(tensor.dtype))
     if not out.size:
         return out
     rows = fold.to_rows(out)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lnbench.errors import UsageError, nearest
 from lnbench.laws.schema import Array
+from lnbench.numerics import dtypes
 from lnbench.operators.schema import Tensor
 
 
@@ -48,9 +49,7 @@ def _load(path: str) -> dict[str, Array]:
 
 
 def _checked(path: str, name: str, array: Array, tensor: Tensor) -> Array:
-    from lnbench.laws.draw import numpy_dtype
-
-    dtype = numpy_dtype(tensor.dtype)
+    dtype = dtypes.numpy(tensor.dtype)
     if tensor.dtype == "bfloat16" and array.dtype == np.dtype("V2"):
         array = array.view(dtype)
     if array.dtype != dtype:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lnbench.errors import UsageError, nearest
-from lnbench.laws import data, parameters  # noqa: F401 - importing them registers the laws
+from lnbench.laws import data  # noqa: F401 - importing it registers its laws, before the others
+from lnbench.laws.parameters import DEFAULTS as DEFAULTS
 from lnbench.laws.schema import LAWS, Law
 
 

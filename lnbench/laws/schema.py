@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lnbench.numerics.dtypes import widen
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # What a tensor can be to a law.
@@ -94,6 +96,10 @@ class Block:
         """The type that laws compute in; float32 except for float64."""
         return np.float64 if self.dtype == "float64" else np.float32
 
+    def floats(self, values: Any) -> Array:
+        """`values` in the working type."""
+        return np.asarray(values, self.work)
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.rows, self.cols
@@ -121,32 +127,39 @@ class Block:
 
     def per_row(self, low: float, high: float) -> Array:
         """One uniform number per row, shape (rows, 1)."""
-        return (low + (high - low) * self.rng.random((self.rows, 1))).astype(self.work)
+        return self.floats(low + (high - low) * self.rng.random((self.rows, 1)))
 
     def scale_per_row(self, low: float, high: float) -> Array:
         """One log-uniform positive number per row, shape (rows, 1)."""
-        return log_uniform(self.rng, low, high, (self.rows, 1)).astype(self.work)
+        return self.floats(log_uniform(self.rng, low, high, (self.rows, 1)))
 
     def sign_per_row(self) -> Array:
         """+1 or -1 per row, shape (rows, 1)."""
-        return self.rng.choice(np.array([-1, 1], self.work), size=(self.rows, 1))
+        return self.signs((self.rows, 1))
+
+    def signs(self, shape: tuple[int, ...], negative: float = 0.5) -> Array:
+        """-1 with the probability `negative`, otherwise +1."""
+        return self.floats(np.where(self.rng.random(shape) < negative, -1, 1))
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> Array:
-    """About log-uniform numbers in [low, high], float64. Uses no library exponential, so the bits do not depend on one."""
+    """About log-uniform numbers in [low, high], float64. No library exponential, so that bits do not depend on one."""
     t = math.log2(low) + (math.log2(high) - math.log2(low)) * rng.random(shape)
     whole = np.floor(t)
     return np.clip(np.ldexp(1.0 + (t - whole), whole.astype(np.int64)), low, high)
 
 
 def standardized(values: Array, epsilon: float = 0.0) -> Array:
-    """Each row of `values` centred and divided by sqrt(var + epsilon), in float64; 0 where that is not finite."""
+    """Each row of `values` centred and divided by sqrt(var + epsilon), float64; rows where that is not finite are 0."""
+    centred = widen(values) if values.dtype != np.float64 else values.copy()
     with np.errstate(all="ignore"):
-        centred = values.astype(np.float64)
         centred -= centred.mean(axis=1, keepdims=True)
         variance = np.einsum("ij,ij->i", centred, centred)[:, None] / max(values.shape[1], 1)
-        centred /= np.sqrt(variance + epsilon)
-    np.nan_to_num(centred, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        scale = 1.0 / np.sqrt(variance + epsilon)
+        centred *= scale
+    # One element that is not finite, or a row without spread, makes the scale so.
+    lost = ~np.isfinite(scale[:, 0]) | (scale[:, 0] == 0)
+    centred[lost] = 0
     return centred
 
 
