@@ -98,7 +98,7 @@ def _layouts() -> list[Row]:
     from lnbench import layouts
 
     found = [layouts.get(name) for name in layouts.names()]
-    return [{"layout": layout.name, "tensors": list(layout.tensors), "reveals": layout.reveals} for layout in found]
+    return [{"layout": layout.name, "tensors": list(layout.suits), "reveals": layout.reveals} for layout in found]
 
 
 def _suites() -> list[Row]:

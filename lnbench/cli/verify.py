@@ -80,7 +80,7 @@ def command(ctx: click.Context, **given: Any) -> int:
 
     CONFIG is a suite (`lnbench list suites`) or a YAML file. With nothing: suite `ci`, backends numpy and native.
     """  # fmt: skip
-    from lnbench import registry
+    from lnbench import pool
     from lnbench.cli._record import Record
 
     targets = {"junit": given["junit"], **{f: given[f"export_{f}"] for f in _exports.FORMATS}}
@@ -91,7 +91,7 @@ def command(ctx: click.Context, **given: Any) -> int:
     cases = _cases(given) if record is None else record.cases
     if given["listing"]:
         return _list(cases, given["backends"] or DEFAULT_BACKENDS)
-    backends = tuple(name for spec in given["backends"] or DEFAULT_BACKENDS for name in registry.expand(spec))
+    backends = tuple(name for spec in given["backends"] or DEFAULT_BACKENDS for name in pool.expand(spec))
     if record is None:
         settings = {name: given[name] for name in _KEPT} | {"backends": list(backends)}
         record = Record("verify", cases, given["output"], settings)

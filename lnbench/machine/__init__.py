@@ -1,0 +1,21 @@
+"""The machine: what it is, what disturbs measurements on it, what its memory can do, and which backends it has.
+
+Reads and advises only; never changes a setting.
+"""
+
+from lnbench.machine.backends import Installed, backends
+from lnbench.machine.ceilings import Ceilings, ceilings
+from lnbench.machine.environment import Cache, caches, environment, last_level_cache
+from lnbench.machine.noise import warnings
+
+__all__ = [
+    "Cache",
+    "Ceilings",
+    "Installed",
+    "backends",
+    "caches",
+    "ceilings",
+    "environment",
+    "last_level_cache",
+    "warnings",
+]
