@@ -1,0 +1,251 @@
+/*
+ * The layer-norm kernels: what forward and backward share. Compiled once per target and computing type.
+ *
+ * Statistics. A row is read once. The mean k of its first PILOT elements, rounded to the computing type, is the
+ * pilot: from it d = x - k is formed for the whole row, and s1 = sum(d), s2 = sum(d^2) give
+ *
+ *     mean = k + s1/n          var = s2/n - (s1/n)^2
+ *
+ * This is the one-pass formula on data whose mean is already almost removed. Its error is about
+ * A u (1 + q) relative to the variance, q = (mean - k)^2 / var, where A is the length of the longest chain of
+ * additions (64: vectors are added in chunks, chunks in compensated double) and u the unit roundoff. The mean is off by
+ * A u std only, not by A u |mean|: the row is in effect summed twice, as in the corrected two-pass algorithm.
+ * For rows of independent elements q is about 1/PILOT. A pilot that does not represent its row (a spike or a
+ * step in the first elements) is seen afterwards, as q > 4, and the sums are formed again with k = mean; q is then
+ * 0. Why not E[x^2] - E[x]^2: there k = 0 and q = (mean/std)^2. Why not k = x[0]: x[0] may be the spike, so the
+ * second reading of the row would be common. Sums that overflow are formed again in scalar double.
+ *
+ * A row of equal elements has k = x and d = 0 exactly when k is exact (small integers): variance 0, y = beta.
+ *
+ * The mean is kept as hi + lo, so xhat = (x - hi) * rstd - lo * rstd: x - hi is exact where cancellation is strong,
+ * and lo enters by a fused multiply-add that is needed anyhow. rstd comes from a double square root and
+ * division, never from an estimate.
+ *
+ * Order of summation. Within a chunk of columns lane l of accumulator a gets the vectors with index a modulo the
+ * number of accumulators; a tail shorter than a vector counts as a vector filled with zeros. Chunk sums are added
+ * in order. Nothing here depends on threads, addresses, strides or other rows, so neither do the bits.
+ */
+#ifndef LNB_LAYER_NORM_H
+#define LNB_LAYER_NORM_H
+
+#include <math.h>
+
+#include "kernels.h"
+#include "simd/simd.h"
+
+enum { PILOT_VECTORS = LANES == 1 ? 32 : 8, GROUP = 2 };
+
+#define LIKELY(c) __builtin_expect(!!(c), 1)
+#define NOINLINE static __attribute__((noinline))
+
+/* A sum in double whose rounding errors are summed too. */
+typedef struct {
+    double hi, lo;
+} wide;
+
+INLINE wide wide_add(wide a, double b) {
+    double s = a.hi + b, t = s - a.hi;
+    return (wide){s, a.lo + ((a.hi - (s - t)) + (b - t))};
+}
+
+INLINE double wide_value(wide a) { return isfinite(a.hi) ? a.hi + a.lo : a.hi; }
+
+/* What is known of one row: mean = hi + lo, and for backward the means of g and of g * xhat. */
+typedef struct {
+    real hi, lo, rstd, mean_g, mean_gx;
+} row_stat;
+
+_Static_assert(sizeof(row_stat) <= LNB_ROW_DOUBLES * sizeof(double), "a row_stat fits in the workspace");
+
+INLINE int64_t size_of(int t) { return t == LNB_F64 ? 8 : t == LNB_F32 ? 4 : 2; }
+INLINE const void *at(const void *p, int64_t i, int t) { return (const char *)p + i * size_of(t); }
+INLINE void *at_out(void *p, int64_t i, int t) { return (char *)p + i * size_of(t); }
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/*
+ * gamma or beta as an address and a mask for the column: an absent one is a vector of ones or zeros that is
+ * read again and again, which needs no second version of the loops and changes no bit.
+ */
+typedef struct {
+    const void *p;
+    int64_t mask;
+} param;
+
+INLINE param param_of(const void *given, int one, int t) {
+    static const float f32[2][16] = {{0}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}};
+    static const double f64[2][8] = {{0}, {1, 1, 1, 1, 1, 1, 1, 1}};
+#define EIGHT(h) h, h, h, h, h, h, h, h
+    static const uint16_t f16[2][16] = {{0}, {EIGHT(0x3c00), EIGHT(0x3c00)}};
+    static const uint16_t bf16[2][16] = {{0}, {EIGHT(0x3f80), EIGHT(0x3f80)}};
+#undef EIGHT
+    if (given) return (param){given, -1};
+    if (t == LNB_F32) return (param){f32[one], 0};
+    if (t == LNB_F64) return (param){f64[one], 0};
+    return (param){t == LNB_F16 ? f16[one] : bf16[one], 0};
+}
+
+INLINE vec load_param(param q, int64_t j, int t) { return v_load(q.p, j & q.mask, t); }
+INLINE vec load_param_some(param q, int64_t j, int64_t n, int t) { return v_load_some(q.p, j & q.mask, n, t); }
+
+/* The mean of the first elements of a row, rounded. */
+INLINE real pilot_mean(const void *x, int64_t n, int t) {
+    enum { CHAINS = 4 };
+    vec s[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    if (n >= PILOT_VECTORS * LANES) {
+        n = PILOT_VECTORS * LANES;
+        for (int i = 0; i < PILOT_VECTORS; i += CHAINS) {
+            for (int c = 0; c < CHAINS; c++) s[c] = v_add(s[c], v_load(x, (i + c) * LANES, t));
+        }
+    } else {
+        int64_t j = 0;
+        for (; j + LANES <= n; j += LANES) s[0] = v_add(s[0], v_load(x, j, t));
+        if (j < n) s[1] = v_load_some(x, j, n - j, t);
+    }
+    return (real)(v_sum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3]))) / (double)n);
+}
+
+/* Vector sums of one chunk of one row around k. */
+typedef struct {
+    vec first[2], second[2];
+} moments;
+
+INLINE moments moments_zero(void) { return (moments){{v_zero(), v_zero()}, {v_zero(), v_zero()}}; }
+
+INLINE void moments_add(moments *m, int chain, vec d) {
+    m->first[chain] = v_add(m->first[chain], d);
+    m->second[chain] = v_fma(d, d, m->second[chain]);
+}
+
+/* Adds columns [j, end): what is left of a chunk from an even vector on. */
+INLINE void moments_rest(moments *m, const void *x, vec k, int64_t j, int64_t end, int t) {
+    for (; j + 2 * LANES <= end; j += 2 * LANES) {
+        moments_add(m, 0, v_sub(v_load(x, j, t), k));
+        moments_add(m, 1, v_sub(v_load(x, j + LANES, t), k));
+    }
+    if (j + LANES <= end) {
+        moments_add(m, 0, v_sub(v_load(x, j, t), k));
+        j += LANES;
+    }
+    if (j < end) moments_add(m, 1, v_first(v_sub(v_load_some(x, j, end - j, t), k), end - j));
+}
+
+INLINE struct lnb_sums moments_value(const moments *m) {
+    return (struct lnb_sums){v_sum(v_add(m->first[0], m->first[1])), v_sum(v_add(m->second[0], m->second[1]))};
+}
+
+/* Chunks of the statistics have 64 vectors in each of their two chains. */
+enum { CHUNK = 128 * LANES };
+
+/* A row on its way: its pilot and the sums of the chunks so far. */
+typedef struct {
+    real k;
+    wide first, second;
+} progress;
+
+INLINE void progress_add(progress *p, struct lnb_sums s) {
+    p->first = wide_add(p->first, s.first);
+    p->second = wide_add(p->second, s.second);
+}
+
+INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
+    progress p = {k, {0, 0}, {0, 0}};
+    for (int64_t a = 0; a < n; a += CHUNK) {
+        moments m = moments_zero();
+        moments_rest(&m, x, v_set1(k), a, least(n, a + CHUNK), t);
+        progress_add(&p, moments_value(&m));
+    }
+    return p;
+}
+
+/* Mean = k + delta, and variance. */
+typedef struct {
+    double k, delta, var;
+} mean_var;
+
+INLINE mean_var mean_var_of(const progress *p, int64_t n) {
+    double delta = wide_value(p->first) / (double)n;
+    double var = wide_value(p->second) / (double)n - delta * delta;
+    return (mean_var){(double)p->k, delta, var < 0 ? 0 : var};
+}
+
+/* Two passes in double, for sums that overflow the computing type and for rows with infinities. */
+NOINLINE mean_var careful_mean_var(const void *x, int64_t n, int t) {
+    wide s = {0, 0};
+    for (int64_t i = 0; i < n; i++) s = wide_add(s, v_sum(v_load_some(x, i, 1, t)));
+    double mean = wide_value(s) / (double)n;
+    s = (wide){0, 0};
+    for (int64_t i = 0; i < n; i++) {
+        double d = v_sum(v_load_some(x, i, 1, t)) - mean;
+        s = wide_add(s, d * d);
+    }
+    return (mean_var){mean, 0, wide_value(s) / (double)n};
+}
+
+NOINLINE mean_var repaired_mean_var(mean_var bad, const void *x, int64_t n, int t) {
+    real k = (real)(bad.k + bad.delta);
+    if (!isfinite(k) || !isfinite(bad.var)) return careful_mean_var(x, n, t);
+    progress p = sum_row(x, n, k, t);
+    mean_var good = mean_var_of(&p, n);
+    return isfinite(good.var) ? good : careful_mean_var(x, n, t);
+}
+
+INLINE mean_var settled_mean_var(const progress *p, const void *x, int64_t n, int t) {
+    mean_var v = mean_var_of(p, n);
+    if (LIKELY(v.delta * v.delta <= 4 * v.var && v.var <= 1e300)) return v;
+    return repaired_mean_var(v, x, n, t);
+}
+
+INLINE row_stat row_stat_of(mean_var v, double epsilon) {
+    row_stat s = {0, 0, 0, 0, 0};
+    s.hi = (real)(v.k + v.delta);
+    s.lo = (real)((v.k - (double)s.hi) + v.delta);
+    s.rstd = (real)(1 / sqrt(v.var + epsilon));
+    if (!isfinite(s.hi)) s.lo = s.hi - s.hi; /* NaN: no element of this row is finite */
+    return s;
+}
+
+INLINE void put_stat(void *p, int64_t row, double value, int t) {
+    if (t == LNB_F64) ((double *)p)[row] = value;
+    else ((float *)p)[row] = (float)value;
+}
+
+INLINE double get_stat(const void *p, int64_t row, int t) {
+    return t == LNB_F64 ? ((const double *)p)[row] : (double)((const float *)p)[row];
+}
+
+INLINE void write_stats(const lnb_layer_norm *c, int64_t row, mean_var v) {
+    if (c->mean) put_stat(c->mean, row, v.k + v.delta, c->stat_dtype);
+    if (!c->stat) return;
+    double t = v.var + c->epsilon;
+    put_stat(c->stat, row, c->stat_kind == LNB_VAR ? v.var : c->stat_kind == LNB_STD ? sqrt(t) : 1 / sqrt(t), c->stat_dtype);
+}
+
+INLINE row_stat read_stats(const lnb_layer_norm *c, int64_t row) {
+    double mean = get_stat(c->mean, row, c->stat_dtype), stat = get_stat(c->stat, row, c->stat_dtype);
+    if (c->stat_kind == LNB_STD) stat = 1 / stat;
+    if (c->stat_kind == LNB_VAR) stat = 1 / sqrt(stat + c->epsilon);
+    return (row_stat){(real)mean, (real)(mean - (double)(real)mean), (real)stat, 0, 0};
+}
+
+/* A row_stat as vectors: xhat = (x - hi) * rstd + shift. */
+typedef struct {
+    vec hi, rstd, shift;
+} scale;
+
+INLINE scale scale_of(const row_stat *s) {
+    return (scale){v_set1(s->hi), v_set1(s->rstd), v_set1(-(s->lo * s->rstd))};
+}
+
+INLINE vec normalized(scale s, vec x) { return v_fma(v_sub(x, s.hi), s.rstd, s.shift); }
+
+/* Elements before the first 64-byte line of a row of output that is long enough for it to matter. */
+INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
+    if (LANES == 1 || n < 8 * LANES) return 0;
+    return (int64_t)(-(uintptr_t)p & 63) / size_of(t);
+}
+
+INLINE void prefetch(const void *p, int64_t bytes) {
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b);
+}
+
+#endif

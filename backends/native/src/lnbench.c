@@ -1,0 +1,133 @@
+/* Targets: the only list of them, the choice among them, and what the library says about itself. */
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+#ifndef LNB_VERSION
+#define LNB_VERSION "0"
+#endif
+
+/* A target `t` as its own files define it. */
+#define TABLE(pass, t, types) extern const struct lnb_##pass LNB_SYMBOL(pass, t, types)
+#define TABLES(t)                                                                                                      \
+    TABLE(forward, t, f32);                                                                                            \
+    TABLE(forward, t, f64);                                                                                            \
+    TABLE(forward, t, f16);                                                                                            \
+    TABLE(forward, t, bf16);                                                                                           \
+    TABLE(forward, t, f16_f32);                                                                                        \
+    TABLE(forward, t, bf16_f32);                                                                                       \
+    TABLE(backward, t, f32);                                                                                           \
+    TABLE(backward, t, f64);                                                                                           \
+    TABLE(backward, t, f16);                                                                                           \
+    TABLE(backward, t, bf16);                                                                                          \
+    TABLE(backward, t, f16_f32);                                                                                       \
+    TABLE(backward, t, bf16_f32)
+
+#define ENTRY(pass, t)                                                                                                 \
+    {                                                                                                                  \
+        [LNB_F32] = {&LNB_SYMBOL(pass, t, f32)}, [LNB_F64] = {&LNB_SYMBOL(pass, t, f64)},                              \
+        [LNB_F16] = {&LNB_SYMBOL(pass, t, f16), &LNB_SYMBOL(pass, t, f16_f32)},                                        \
+        [LNB_BF16] = {&LNB_SYMBOL(pass, t, bf16), &LNB_SYMBOL(pass, t, bf16_f32)},                                     \
+    }
+#define TARGET(t) {#t, lnb_has_##t, ENTRY(forward, t), ENTRY(backward, t)}
+
+#ifdef LNB_COMPILED_avx512
+TABLES(avx512);
+#endif
+#ifdef LNB_COMPILED_avx2
+TABLES(avx2);
+#endif
+#ifdef LNB_COMPILED_neon
+TABLES(neon);
+#endif
+TABLES(baseline);
+
+/* Best first. */
+static const struct lnb_target targets[] = {
+#ifdef LNB_COMPILED_avx512
+    TARGET(avx512),
+#endif
+#ifdef LNB_COMPILED_avx2
+    TARGET(avx2),
+#endif
+#ifdef LNB_COMPILED_neon
+    TARGET(neon),
+#endif
+    TARGET(baseline),
+};
+
+enum { TARGETS = sizeof targets / sizeof targets[0] };
+
+static _Atomic(const struct lnb_target *) active;
+static _Thread_local char reason[200];
+static _Thread_local char description[320];
+
+int lnb_refuse(int status, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reason, sizeof reason, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+static const struct lnb_target *find(const char *name) {
+    for (int i = 0; i < TARGETS; i++) {
+        if (name && *name && strcmp(name, targets[i].name)) continue;
+        if (targets[i].supported()) return &targets[i];
+        if (!name || !*name) continue;
+        lnb_refuse(LNB_INVALID, "target %.40s cannot run on this processor; it can run %s", name, lnb_targets());
+        return NULL;
+    }
+    lnb_refuse(LNB_INVALID, "there is no target %.40s; this machine can run %s", name, lnb_targets());
+    return NULL;
+}
+
+const struct lnb_target *lnb_active(void) {
+    const struct lnb_target *t = atomic_load_explicit(&active, memory_order_acquire);
+    if (__builtin_expect(t != NULL, 1)) return t;
+    t = find(getenv("LNBENCH_TARGET"));
+    if (t) atomic_store_explicit(&active, t, memory_order_release);
+    return t;
+}
+
+int lnb_set_target(const char *name) {
+    const struct lnb_target *t = find(name);
+    if (!t) return LNB_INVALID;
+    atomic_store_explicit(&active, t, memory_order_release);
+    return LNB_OK;
+}
+
+const char *lnb_target(void) {
+    const struct lnb_target *t = lnb_active();
+    return t ? t->name : NULL;
+}
+
+const char *lnb_targets(void) {
+    static _Thread_local char names[64];
+    size_t used = 0;
+    names[0] = 0;
+    for (int i = 0; i < TARGETS; i++) {
+        if (!targets[i].supported()) continue;
+        int n = snprintf(names + used, sizeof names - used, "%s%s", used ? "," : "", targets[i].name);
+        used += (size_t)n;
+    }
+    return names;
+}
+
+uint32_t lnb_abi_version(void) { return LNB_ABI_VERSION; }
+
+const char *lnb_reason(void) { return reason; }
+
+const char *lnb_describe(void) {
+    const struct lnb_target *t = lnb_active();
+    snprintf(description, sizeof description,
+             "name=native;version=%s;device=cpu;target=%s;statistics=rstd;statistics_dtype=float32;accumulate=float32;"
+             "cast=late;inplace=both;deterministic=yes;batch_invariant=yes;subnormals=keep;domain=full;"
+             "alignment=element;threads=call",
+             LNB_VERSION, t ? t->name : "none");
+    return description;
+}

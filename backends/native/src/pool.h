@@ -1,0 +1,15 @@
+/* A persistent pool of threads that runs one job at a time. */
+#ifndef LNB_POOL_H
+#define LNB_POOL_H
+
+/*
+ * Calls fn(context, part, parts) once for each part, on up to `parts` threads, the caller among them, and returns when
+ * all are done. Parts are dealt the same way whether there are threads or not: when the pool is busy with another
+ * caller's job, or threads cannot be created, fewer threads (at worst the caller alone) do the same parts.
+ */
+void lnb_pool_run(void (*fn)(const void *context, int part, int parts), const void *context, int parts);
+
+/* Processors that this process may use. */
+int lnb_pool_processors(void);
+
+#endif

@@ -1,0 +1,70 @@
+/* float32 arithmetic on AVX-512 (F, BW, VL, DQ). */
+#include <immintrin.h>
+
+typedef float real;
+typedef __m512 vec;
+#define LANES 16
+
+INLINE vec v_zero(void) { return _mm512_setzero_ps(); }
+INLINE vec v_set1(real r) { return _mm512_set1_ps(r); }
+INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec v_nfma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE void v_fence(void) { _mm_sfence(); }
+
+INLINE __mmask16 first_lanes(int64_t n) { return (__mmask16)((1u << n) - 1u); }
+INLINE vec v_first(vec v, int64_t n) { return _mm512_maskz_mov_ps(first_lanes(n), v); }
+
+INLINE double v_sum(vec v) {
+    __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    a = _mm512_add_pd(a, b);
+    __m256d c = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+    __m128d d = _mm_add_pd(_mm256_castpd256_pd128(c), _mm256_extractf128_pd(c, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)));
+}
+
+INLINE vec widen(__m256i h, int t) {
+    if (t == LNB_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+/* Round to nearest even; VCVTNEPS2BF16 is not used because it flushes subnormal numbers. */
+INLINE __m256i narrow(vec v, int t) {
+    if (t == LNB_F16) return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512i bits = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    sum = _mm512_mask_or_epi32(sum, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(sum, 16));
+}
+
+INLINE vec v_load(const void *p, int64_t i, int t) {
+    if (t == LNB_F32) return _mm512_loadu_ps((const float *)p + i);
+    return widen(_mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)p + i)), t);
+}
+
+INLINE vec v_load_some(const void *p, int64_t i, int64_t n, int t) {
+    __mmask16 m = first_lanes(n);
+    if (t == LNB_F32) return _mm512_maskz_loadu_ps(m, (const float *)p + i);
+    return widen(_mm256_maskz_loadu_epi16(m, (const uint16_t *)p + i), t);
+}
+
+INLINE void v_store(void *p, int64_t i, vec v, int t) {
+    if (t == LNB_F32) _mm512_storeu_ps((float *)p + i, v);
+    else _mm256_storeu_si256((__m256i *)(void *)((uint16_t *)p + i), narrow(v, t));
+}
+
+INLINE void v_store_some(void *p, int64_t i, int64_t n, vec v, int t) {
+    __mmask16 m = first_lanes(n);
+    if (t == LNB_F32) _mm512_mask_storeu_ps((float *)p + i, m, v);
+    else _mm256_mask_storeu_epi16((uint16_t *)p + i, m, narrow(v, t));
+}
+
+INLINE void v_stream(void *p, int64_t i, vec v, int t) {
+    if (t == LNB_F32) _mm512_stream_ps((float *)p + i, v);
+    else _mm256_stream_si256((__m256i *)(void *)((uint16_t *)p + i), narrow(v, t));
+}

@@ -1,0 +1,50 @@
+/*
+ * The vector operations that the kernels are written in. A target and a computing type (LNB_REAL, 32 or 64)
+ * choose the header, which defines
+ *
+ *     real, vec, LANES                 the computing type, a vector of it, its length
+ *     v_zero() v_set1(r)
+ *     v_add v_sub v_mul                each rounded on its own
+ *     v_fma(a, b, c) v_nfma(a, b, c)   a*b + c and c - a*b, rounded once
+ *     v_sum(v)                         sum of the lanes, in double
+ *     v_first(v, n)                    the first n lanes, zero in the others
+ *     v_load v_load_some(p, i, n, t)   lanes from element i on of an array of type t; n < LANES: zero in the others
+ *     v_store v_store_some v_stream    v_stream: non-temporal, its address aligned to the bytes written
+ *     v_fence()                        orders non-temporal stores before what follows
+ *
+ * `t` is always a compile-time constant, so that the choice of conversion costs nothing at run time.
+ */
+#ifndef LNB_SIMD_H
+#define LNB_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "lnbench.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+
+#if LNB_TARGET_AVX512
+#if LNB_REAL == 32
+#include "f32_avx512.h"
+#else
+#include "f64_avx512.h"
+#endif
+#elif LNB_TARGET_AVX2
+#if LNB_REAL == 32
+#include "f32_avx2.h"
+#else
+#include "f64_avx2.h"
+#endif
+#elif LNB_TARGET_NEON
+#if LNB_REAL == 32
+#include "f32_neon.h"
+#else
+#include "f64_neon.h"
+#endif
+#else
+#include "baseline.h"
+#endif
+
+#endif
