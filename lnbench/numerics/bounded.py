@@ -1,0 +1,329 @@
+"""`Bounded`: an array of expected values, each with a bound on how far any sound program may be from it.
+
+Running error analysis (Wilkinson; Higham 2002, chapter 3): every operation propagates the errors of its operands and adds
+its own rounding, u |result|, and underflow. Terms of second order in u are covered by the margin that the judge adds.
+Values are computed in an arithmetic so wide that their own error is far below the bound. Sums live in `reductions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lnbench.numerics import dtypes
+from lnbench.numerics.rules import Arithmetic
+from lnbench.numerics.wide import Value
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Bounded:
+    """A 2-D array (rows, cols), (rows, 1), (1, cols) or (1, 1) of expected values with error bounds.
+
+    value: wide array. error: float64 array that broadcasts to it, or None for none at all.
+    peak: a number that |value| + error does not exceed where both are finite. floor: a number that no sound program gets
+        below, or None. beyond: where an intermediate may have overflowed, or None for nowhere.
+    """
+
+    __slots__ = ("_magnitude", "arithmetic", "beyond", "error", "floor", "peak", "value")
+
+    def __init__(
+        self,
+        value: Value,
+        error: Array | None,
+        arithmetic: Arithmetic,
+        peak: float,
+        beyond: Array | None = None,
+        floor: float | None = None,
+    ):
+        self.value, self.error, self.arithmetic = value, error, arithmetic
+        self.peak, self.beyond, self.floor = peak, beyond, floor
+        self._magnitude: Array | None = None
+        if not peak <= arithmetic.limit:
+            self._look_for_overflow()
+
+    def _look_for_overflow(self) -> None:
+        # The cheap scalar bound is exceeded: look at every element. What is not finite came in with the inputs.
+        top = self.magnitude if self.error is None else self.magnitude + self.error
+        finite = np.isfinite(top) if self.error is None else np.isfinite(self.error + np.zeros_like(top))
+        over = (top > self.arithmetic.limit) & finite & _is_finite(self.value)
+        self.peak = float(np.max(top, where=np.isfinite(top) & ~over, initial=0.0))
+        if over.any():
+            self.beyond = over if self.beyond is None else self.beyond | over
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape  # type: ignore[no-any-return]
+
+    @property
+    def magnitude(self) -> Array:
+        """|value| as float64."""
+        if self._magnitude is None:
+            self._magnitude = self.arithmetic.wide.magnitude(self.value)
+        return self._magnitude
+
+    def reach(self) -> Array:
+        """|value| + error: the largest magnitude a program may have here."""
+        return self.magnitude if self.error is None else self.magnitude + self.error
+
+    def within(self, arithmetic: Arithmetic) -> Bounded:
+        """The same numbers in another arithmetic."""
+        return _like(self, self.error, arithmetic)
+
+    def exact(self) -> Bounded:
+        """The same values, moved outward by their error and then free of it."""
+        if self.error is None:
+            return self
+        signs = np.where(self.arithmetic.wide.narrow(self.value) < 0, -1.0, 1.0)
+        moved = self.value + signs * self.error
+        return Bounded(moved, None, self.arithmetic, self.peak, self.beyond, self.floor)
+
+    def plus_error(self, more: Array | float) -> Bounded:
+        """The same values with `more` error."""
+        error = more + np.zeros(self.shape) if self.error is None else self.error + more
+        return _like(self, error, self.arithmetic)
+
+    def __neg__(self) -> Bounded:
+        return Bounded(-self.value, self.error, self.arithmetic, self.peak, self.beyond)
+
+    def __add__(self, other: Bounded | float) -> Bounded:
+        return _add(self, _bounded(other, self.arithmetic), subtract=False)
+
+    def __radd__(self, other: float) -> Bounded:
+        return _add(_bounded(other, self.arithmetic), self, subtract=False)
+
+    def __sub__(self, other: Bounded | float) -> Bounded:
+        return _add(self, _bounded(other, self.arithmetic), subtract=True)
+
+    def __rsub__(self, other: float) -> Bounded:
+        return _add(_bounded(other, self.arithmetic), self, subtract=True)
+
+    def __mul__(self, other: Bounded | float) -> Bounded:
+        return _multiply(self, _bounded(other, self.arithmetic))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Bounded | float) -> Bounded:
+        return _divide(self, _bounded(other, self.arithmetic))
+
+    def __rtruediv__(self, other: float) -> Bounded:
+        return _divide(_bounded(other, self.arithmetic), self)
+
+
+def _like(a: Bounded, error: Array | None, arithmetic: Arithmetic) -> Bounded:
+    out = Bounded.__new__(Bounded)
+    out.value, out.error, out.arithmetic, out._magnitude = a.value, error, arithmetic, a._magnitude
+    out.peak, out.beyond, out.floor = a.peak, a.beyond, a.floor
+    if error is not None and error is not a.error:
+        out.peak = a.peak + float(np.max(error, where=np.isfinite(error), initial=0.0))
+    return out
+
+
+def _is_finite(value: Value) -> Array:
+    return np.isfinite(value.high if hasattr(value, "high") else value)
+
+
+def _merged(a: Bounded, b: Bounded) -> Array | None:
+    if a.beyond is None or b.beyond is None:
+        return b.beyond if a.beyond is None else a.beyond
+    return a.beyond | b.beyond
+
+
+def given(values: Array, dtype: str, arithmetic: Arithmetic) -> Bounded:
+    """An input: exact in its own format `dtype`, rounded when that has more bits than the arithmetic."""
+    value = arithmetic.wide.array(values)
+    magnitude = arithmetic.wide.magnitude(value)
+    peak = float(magnitude.max(initial=0.0))
+    error = None
+    if dtypes.get(dtype).precision > dtypes.get(arithmetic.rules.work).precision:
+        error = arithmetic.unit * magnitude + arithmetic.tiny
+    elif arithmetic.rules.flush:
+        normal = max(dtypes.get(dtype).normal, arithmetic.tiny)
+        if (small := magnitude < normal).any():
+            error = np.where(small, magnitude, 0.0)
+    out = Bounded(value, error, arithmetic, peak if error is None else 2.0 * peak)
+    out._magnitude = magnitude
+    return out
+
+
+def _bounded(number: Bounded | float, arithmetic: Arithmetic) -> Bounded:
+    return number if isinstance(number, Bounded) else constant(number, arithmetic)
+
+
+def constant(number: float, arithmetic: Arithmetic) -> Bounded:
+    """A number of the formula (epsilon, a momentum); rounded to the arithmetic unless it is one of its numbers."""
+    value = np.array([[float(number)]])
+    error, size = 0.0, abs(number)
+    if not arithmetic.exact and arithmetic.rules.work != "float64" and float(np.float32(number)) != number:
+        error = arithmetic.unit * size + arithmetic.tiny
+    floor = max(number - error, 0.0) if number >= 0 else None
+    return Bounded(
+        arithmetic.wide.array(value), np.array([[error]]) if error else None, arithmetic, size + error, floor=floor
+    )
+
+
+def _add(a: Bounded, b: Bounded, *, subtract: bool) -> Bounded:
+    ar = a.arithmetic
+    value = a.value - b.value if subtract else a.value + b.value
+    out_magnitude: Array | None = None
+    error: Array | None = None
+    if ar.unit:
+        out_magnitude = ar.wide.magnitude(value)
+        error = out_magnitude * ar.unit
+        for other in (a.error, b.error):
+            if other is not None:
+                error += other
+        if ar.rules.flush:
+            error += ar.tiny
+    elif a.error is not None and b.error is not None:
+        error = a.error + b.error
+    else:
+        error = b.error if a.error is None else a.error
+    floor = None
+    if not subtract and a.floor is not None and b.floor is not None:
+        floor = (a.floor + b.floor) * (1.0 - ar.unit)
+    out = Bounded(value, error, ar, a.peak + b.peak, _merged(a, b), floor)
+    if out._magnitude is None:
+        out._magnitude = out_magnitude
+    return out
+
+
+def _multiply(a: Bounded, b: Bounded) -> Bounded:
+    ar = a.arithmetic
+    value = a.value * b.value
+    size = value.size
+    if b.value.size == size and a.value.size < size:
+        a, b = b, a  # b is the smaller one: what can be computed on it alone is cheap
+    by_a = ar.unit * b.magnitude if ar.unit else None  # what multiplies |a|
+    if b.error is not None:
+        by_a = b.error if by_a is None else by_a + b.error
+    error: Array | None = None
+    if by_a is not None:
+        error = a.magnitude * by_a
+    if a.error is not None:
+        inherited = a.error * b.reach()
+        if error is not None and error.shape == inherited.shape:
+            error += inherited
+        else:
+            error = inherited if error is None else error + inherited
+    if error is not None and ar.tiny:
+        error += ar.tiny
+    return Bounded(value, error, ar, a.peak * b.peak, _merged(a, b))
+
+
+def _divide(a: Bounded, b: Bounded) -> Bounded:
+    ar = a.arithmetic
+    value = a.value / b.value
+    magnitude = ar.wide.magnitude(value)
+    error = magnitude * ar.unit + ar.tiny
+    if a.error is not None or b.error is not None:
+        inherited = np.zeros_like(magnitude) if a.error is None else a.error + np.zeros_like(magnitude)
+        room = b.magnitude
+        if b.error is not None:
+            inherited = inherited + magnitude * b.error
+            room = np.maximum(b.magnitude - b.error, 0.0)
+        error = error + np.where(room > 0, inherited / room, np.where(inherited > 0, np.inf, 0.0))
+    top = magnitude + error
+    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), _merged(a, b))
+
+
+def _root_gap(a: Bounded) -> tuple[Array, Array, Array]:
+    # sqrt of the least value a program may have, sqrt of the value, and the distance between the two arguments.
+    magnitude = np.maximum(a.arithmetic.wide.narrow(a.value), 0.0)
+    gap = np.zeros_like(magnitude) if a.error is None else a.error + np.zeros_like(magnitude)
+    if a.floor is not None:
+        gap = np.minimum(gap, np.maximum(magnitude - a.floor, 0.0))
+    return np.sqrt(np.maximum(magnitude - gap, 0.0)), np.sqrt(magnitude), gap
+
+
+def rsqrt(a: Bounded) -> Bounded:
+    """1/sqrt(a), one primitive of at most 4 units (an estimate with Newton steps, or a root and a division)."""
+    ar = a.arithmetic
+    value = 1.0 / ar.wide.sqrt(a.value)
+    low, middle, gap = _root_gap(a)
+    # 1/low - 1/middle without cancellation; the other side of the interval is always nearer. Infinite where a may be 0.
+    up = np.where(gap > 0, gap / (low * middle * (low + middle)), 0.0)
+    error = up + 4.0 * ar.unit / low + ar.tiny
+    error = np.where(np.isinf(middle), 0.0, error)
+    error = np.where(np.isnan(error) | (low == 0.0), np.inf, error)
+    magnitude = ar.wide.magnitude(value)
+    top = magnitude + error
+    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond)
+
+
+def sqrt(a: Bounded) -> Bounded:
+    """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it)."""
+    ar = a.arithmetic
+    value = ar.wide.sqrt(a.value)
+    low, middle, gap = _root_gap(a)
+    magnitude = ar.wide.magnitude(value)
+    error = np.where(gap > 0, gap / (low + middle), 0.0) + 5.0 * ar.unit * magnitude + ar.tiny
+    top = magnitude + error
+    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond, 0.0)
+
+
+def square(a: Bounded) -> Bounded:
+    """a * a, never negative."""
+    out = a * a
+    out.floor = 0.0
+    return out
+
+
+def saved(a: Bounded, *, converted: bool = False) -> Bounded:
+    """`a` (a statistic) after it was stored in the format it is kept in; `converted` when its kind may have changed too."""
+    ar, rules = a.arithmetic, a.arithmetic.rules
+    units = tiny = 0.0
+    if not ar.exact and rules.saved and dtypes.get(rules.saved).unit > ar.unit:
+        units, tiny = dtypes.get(rules.saved).unit, dtypes.get(rules.saved).smallest
+    if converted and rules.converted:
+        units += 2.0 * ar.unit
+    return a.plus_error(units * a.reach() + tiny) if units else a
+
+
+def early(a: Bounded) -> Bounded:
+    """`a` rounded to the storage format where the rules say that a program casts before the affine step."""
+    ar = a.arithmetic
+    if not ar.cast_unit:
+        return a
+    return a.plus_error(ar.cast_unit * a.reach() + dtypes.get(ar.rules.storage).smallest)
+
+
+def either(args: tuple[Bounded | None, ...], first: Callable[..., Bounded], *others: Callable[..., Bounded]) -> Bounded:
+    """`first(*args)`, with the bound that holds for every one of these orders of evaluation of the same formula.
+
+    All forms equal the same function of `args`, so the errors of `args` reach the result in the same way: they are
+    propagated once, through `first`. Each form then has only its own roundings, taken at arguments without error (moved
+    outward, for the roundings grow with them). Joining independently propagated forms instead would loosen the bound by
+    |mean|/std, since errors that cancel in the function do not cancel in its expanded form.
+    """
+    present = [a for a in args if a is not None]
+    ar = present[0].arithmetic
+    if ar.exact:
+        return first(*args)
+    free = ar.without_rounding
+    inherited = first(*(None if a is None else a.within(free) for a in args))
+    outward = tuple(None if a is None else a.exact() for a in args)
+    own: Array | None = None
+    beyond = inherited.beyond
+    peak = inherited.peak
+    for form in (first, *others):
+        result = form(*outward)
+        peak = max(peak, result.peak)
+        if result.beyond is not None:
+            beyond = result.beyond if beyond is None else beyond | result.beyond
+        if result.error is not None:
+            own = (
+                result.error
+                if own is None
+                else np.maximum(own, result.error, out=own if own.shape == result.shape else None)
+            )
+    error = own
+    if own is not None and inherited.error is not None:
+        error = own + inherited.error
+    elif own is None:
+        error = inherited.error
+    out = Bounded(inherited.value, error, ar, peak, beyond)
+    out._magnitude = inherited._magnitude
+    return out

@@ -1,0 +1,174 @@
+"""Runs a comparison over all rows of a problem: on all cores in row blocks, or from the cache of small expected values."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from lnbench.numerics.rules import Arithmetic
+from lnbench.verify.compare import Tally
+from lnbench.verify.expected import Expected, Parts, Problem, Rows
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Blocks = list[tuple[int, dict[str, Expected]]]
+
+CACHE_BYTES = 64 << 20
+# Larger problems are neither cached nor worth keeping on one thread.
+SMALL_ELEMENTS = 1 << 18
+# Temporaries of one evaluation, in float64 copies of a block; sets how many blocks may be in flight with very long rows.
+COPIES = 24
+FREE_BYTES = 192 << 20
+
+
+class _Cache:
+    """Expected values of small problems, least recently used out first."""
+
+    def __init__(self, limit: int):
+        self._limit, self._held, self._bytes, self._lock = limit, OrderedDict[Any, tuple[Blocks, int]](), 0, Lock()
+
+    def get(self, key: Any) -> Blocks | None:
+        with self._lock:
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
+
+    def put(self, key: Any, blocks: Blocks) -> None:
+        size = sum(e.nbytes for _, found in blocks for e in found.values())
+        if size > self._limit // 4:
+            return
+        with self._lock:
+            if key in self._held:
+                return
+            self._held[key] = (blocks, size)
+            self._bytes += size
+            while self._bytes > self._limit:
+                _, (_, dropped) = self._held.popitem(last=False)
+                self._bytes -= dropped
+
+
+_cache = _Cache(CACHE_BYTES)
+
+
+def digest(inputs: Mapping[str, Array]) -> bytes:
+    """An identity of the inputs' content."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in sorted(inputs):
+        array = np.ascontiguousarray(inputs[name])
+        found.update(f"{name}{array.dtype}{array.shape}".encode())
+        found.update(array.view(np.uint8).data if array.size else b"")
+    return found.digest()
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores(), thread_name_prefix="lnbench-bound")
+
+
+def _workers(problem: Problem) -> int:
+    if problem.elements <= SMALL_ELEMENTS:
+        return 1
+    block = 8 * max(1 << 15, problem.fold.cols) * COPIES
+    return max(1, min(cores(), FREE_BYTES // block))
+
+
+def _evaluated(problem: Problem, arithmetic: Arithmetic, key: Any) -> Blocks:
+    # All blocks of a small problem, finished, with `column` outputs as one block at row 0.
+    found = None if key is None else _cache.get((key, arithmetic.rules))
+    if found is not None:
+        return found
+    blocks: Blocks = []
+    parts: dict[str, Parts] = {}
+    for start, stop in problem.blocks(0, problem.fold.rows):
+        values = problem.evaluate(arithmetic, start, stop, problem.outputs)
+        blocks.append((start, {n: e for n, e in values.items() if problem.outputs[n].along != "column"}))
+        for name, e in values.items():
+            if problem.outputs[name].along == "column":
+                parts.setdefault(name, Parts(arithmetic)).add(e)
+    blocks.append((0, {n: problem.finished(n, p.total(), arithmetic) for n, p in parts.items()}))
+    if key is not None:
+        _cache.put((key, arithmetic.rules), blocks)
+    return blocks
+
+
+def _split(problem: Problem, pieces: int) -> list[tuple[int, int]]:
+    rows = problem.fold.rows
+    edges = [rows * i // pieces for i in range(pieces + 1)]
+    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a] or [(0, 0)]
+
+
+Visit = Callable[[int, dict[str, Expected]], None]
+
+
+def visit(
+    problem: Problem, arithmetic: Arithmetic, names: Collection[str], make: Callable[[], Visit], key: Any = None
+) -> None:
+    """Calls a visitor made by `make` (one per thread) with every block: its first row and its outputs `names`, finished."""
+    workers = _workers(problem)
+    if workers == 1 and problem.elements <= SMALL_ELEMENTS:
+        see = make()
+        for start, values in _evaluated(problem, arithmetic, key):
+            see(start, {n: e for n, e in values.items() if n in names})
+        return
+    columns = [n for n in names if problem.outputs[n].along == "column"]
+
+    def work(piece: tuple[int, int], see: Visit) -> dict[str, Parts]:
+        parts = {n: Parts(arithmetic) for n in columns}
+        for start, stop in problem.blocks(*piece):
+            values = problem.evaluate(arithmetic, start, stop, names)
+            for name in columns:
+                parts[name].add(values.pop(name))
+            see(start, values)
+        return parts
+
+    pieces = _split(problem, 1 if workers == 1 else min(4 * workers, problem.fold.rows))
+    if workers == 1:
+        done = [work(p, make()) for p in pieces]
+    else:
+        waiting = [_threads().submit(work, p, make()) for p in pieces]
+        done = [w.result() for w in waiting]
+    totals = {}
+    for name in columns:
+        parts = Parts(arithmetic)
+        for found in done:
+            parts.add(found[name].total())
+        totals[name] = problem.finished(name, parts.total(), arithmetic)
+    if totals:
+        make()(0, totals)
+
+
+def tallies(
+    problem: Problem, arithmetic: Arithmetic, got: Mapping[str, Rows], new: Callable[[str], Tally], key: Any = None
+) -> dict[str, Tally]:
+    """Compares every output in `got` with its expected value: one tally each."""
+    made: list[dict[str, Tally]] = []
+
+    def make() -> Visit:
+        own = {n: new(n) for n in got}
+        made.append(own)
+
+        def see(start: int, values: dict[str, Expected]) -> None:
+            for name, expected in values.items():
+                own[name].add(expected, got[name].block(start, start + expected.bound.shape[0]), start)
+
+        return see
+
+    visit(problem, arithmetic, set(got), make, key)
+    total = made[0]
+    for other in made[1:]:
+        for name, tally in other.items():
+            total[name].merge(tally)
+    return total
