@@ -24,7 +24,7 @@ def _short_columns(job: Job, a: Array) -> Array:
     return _short_total(job, a.T).T
 
 
-def _block_kernel.rounded(job: Job, a: Array) -> Array:
+def _block_rounded(job: Job, a: Array) -> Array:
     parts = [kernel.rounded(job, sums.sequential(a[i : i + 32].T)) for i in range(0, a.shape[0], 32)]
     return sums.sequential(np.concatenate(parts, axis=1)).T
 
