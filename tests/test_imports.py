@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "numerics", "callable_module", "probe"),
     ("case", "config", "operators", "laws", "layouts", "memory"),
     ("backend", "library", "registry", "protocol", "buffers"),
-    ("process", "worker", "pool"),
+    ("postmortem", "process", "prepared", "worker", "handle", "pool"),
     ("verify", "bench"),
     ("results", "machine"),
     ("report",),

@@ -16,7 +16,7 @@ from lnbench.case import Case
 from lnbench.errors import ResultsError
 from lnbench.verify.verdict import Status, Verdict
 
-CASE = Case(shape=(2, 3), dtype="bfloat16", law={"x": "normal", "dy": "mixed"}, axis=(0, 1), name='odd, "name"')
+CASE = Case(shape=(2, 3), dtype="bfloat16", law=(("dy", "mixed"), ("x", "normal")), axis=(0, 1), name='odd, "name"')
 VERDICT = Verdict(
     case=CASE,
     backend="mine.py:a",

@@ -7,7 +7,7 @@ two-pass formulas. The order of every sum is chosen here; `row_sums` and `column
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +88,14 @@ def wide(a: Array) -> Array:
 
 def row_sums(a: Array) -> Array:
     """Sums of the rows of a C-contiguous (rows, cols) array, kept as (rows, 1): NumPy adds these pairwise."""
-    return np.add.reduce(a, axis=1, keepdims=True)
+    sums: Array = np.add.reduce(a, axis=1, keepdims=True)
+    return sums
 
 
 def row_means(a: Array) -> Array:
     # A division, not a product with 1/cols: the mean of equal integers is then exact.
-    return row_sums(a) / a.dtype.type(a.shape[1])
+    means: Array = row_sums(a) / a.dtype.type(a.shape[1])
+    return means
 
 
 def column_sums(a: Array) -> Array:
@@ -107,7 +109,8 @@ def column_sums(a: Array) -> Array:
     whole = rows - rows % block
     partial = np.add.reduce(a[:whole].reshape(whole // block, block, cols), axis=1)
     rest = np.add.reduce(a[whole:], axis=0)
-    return np.add.reduce(partial, axis=0) + rest
+    sums: Array = np.add.reduce(partial, axis=0) + rest
+    return sums
 
 
 def put(out: Mapping[str, Array], name: str, values: Array) -> None:
@@ -213,7 +216,9 @@ def rms_norm_grad(
     rows.store(g, out["dx"])
 
 
-OPERATORS = {
+Function = Callable[..., None]
+
+OPERATORS: dict[str, tuple[Function, Function]] = {
     "layer_norm": (layer_norm, layer_norm_grad),
     "rms_norm": (rms_norm, rms_norm_grad),
 }

@@ -53,9 +53,11 @@ class Commands(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         return _leave(self._guarded(args, prog_name, complete_var, **extra))
 
-    def _guarded(self, *args: Any, **extra: Any) -> int:
+    def _guarded(
+        self, args: Sequence[str] | None, prog_name: str | None, complete_var: str | None, **extra: Any
+    ) -> int:
         try:
-            return int(super().main(*args, standalone_mode=False, **extra) or 0)
+            return int(super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or 0)
         except click.ClickException as error:
             return _complain(_one_line(error), error.exit_code)
         except click.Abort:

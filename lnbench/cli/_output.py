@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,14 +30,14 @@ def stdout(color: str = "auto") -> Console:
     """A console for what the command was asked to print."""
     from lnbench.report.console import make
 
-    return make(click.get_text_stream("stdout"), color)
+    return make(sys.stdout, color)
 
 
 def stderr(color: str = "auto") -> Console:
     """A console for what is said beside the data."""
     from lnbench.report.console import make
 
-    return make(click.get_text_stream("stderr"), color)
+    return make(sys.stderr, color)
 
 
 def say(sentence: str) -> None:

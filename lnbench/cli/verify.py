@@ -75,7 +75,7 @@ _KEPT = ("backends", "require", "timeout", "checks", "in_process", "target")
 @click.option("-v", "--verbose", is_flag=True, help="Every verdict, and each case's command before it runs.")
 @color_option
 @click.pass_context
-def command(ctx: click.Context, **given: Any) -> int:
+def command(ctx: click.Context, /, **given: Any) -> int:
     """Verify backends: is every output within the rounding error that a sound program may make?
 
     CONFIG is a suite (`lnbench list suites`) or a YAML file. With nothing: suite `ci`, backends numpy and native.
@@ -244,7 +244,7 @@ class _Run:
         }
         _exports.write(self._targets, texts)
         if os.environ.get("GITHUB_ACTIONS"):
-            for line in github.annotations(verdicts, repro):
+            for line in github.lines(verdicts, repro):
                 say(line)
         terminal.print_report(
             self._console,

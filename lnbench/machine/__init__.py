@@ -4,8 +4,8 @@ Reads and advises only; never changes a setting.
 """
 
 from lnbench.machine.backends import Installed, backends
-from lnbench.machine.ceilings import Ceilings, ceilings
-from lnbench.machine.environment import Cache, caches, environment, last_level_cache
+from lnbench.machine.ceilings import Ceilings, ceilings, plan
+from lnbench.machine.environment import Cache, caches, environment, last_level_cache, processors
 from lnbench.machine.noise import warnings
 
 __all__ = [
@@ -17,5 +17,7 @@ __all__ = [
     "ceilings",
     "environment",
     "last_level_cache",
+    "plan",
+    "processors",
     "warnings",
 ]

@@ -11,15 +11,15 @@ from lnbench.verify.verdict import Verdict
 MOST = 10
 
 
-def annotations(verdicts: Sequence[Verdict], repro: Callable[[Verdict], str]) -> list[str]:
+def lines(verdicts: Sequence[Verdict], repro: Callable[[Verdict], str]) -> list[str]:
     """Lines such as `::error title=FAILED case on backend::sentence`."""
-    lines = []
+    found = []
     for failure in summary.failures(verdicts)[:MOST]:
         v = failure.verdicts[0]
         parts = [f"{v.pass_} {v.check}", summary.detail(v), v.reason, f"again: {repro(v)}"]
         title = f"{failure.status} {failure.case.label} on {failure.backend}"
-        lines.append(f"::error title={_property(title)}::{_data('; '.join(p for p in parts if p))}")
-    return lines
+        found.append(f"::error title={_property(title)}::{_data('; '.join(p for p in parts if p))}")
+    return found
 
 
 def _data(text: str) -> str:

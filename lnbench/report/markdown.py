@@ -42,8 +42,8 @@ def text(verdicts: Sequence[Verdict], *, repro: Callable[[Verdict], str], second
         parts.append("Run the smallest again:\n\n```sh\n" + repro(found[0].verdicts[0]) + "\n```")
     if matrix:
         parts.append("### Largest pairwise differences")
-        rows = [(o, a, b, f"{d.ulp:.3g}", d.case) for (o, a, b), d in matrix.items()]
-        parts.append(table(["output", "backend", "other", "ulp", "case"], rows))
+        pairs = [(o, a, b, f"{d.ulp:.3g}", d.case) for (o, a, b), d in matrix.items()]
+        parts.append(table(["output", "backend", "other", "ulp", "case"], pairs))
     return "\n\n".join(parts) + "\n"
 
 
