@@ -8,12 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from lnbench.case import Case
 from lnbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from lnbench.library import LibraryBackend as LibraryBackend
 
 # The vocabulary of `describe()`; the first value is what an absent key means.
 FACTS: dict[str, tuple[str, ...]] = {
@@ -216,7 +219,9 @@ def _extras(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 class _FunctionCall:
-    def __init__(self, function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any], out: Mapping[str, Any]):
+    def __init__(
+        self, function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any], out: Mapping[str, Any]
+    ):
         self._function, self._arguments, self._keywords, self._out = function, arguments, keywords, out
         self._returned: Mapping[str, Any] | None = None
 

@@ -14,6 +14,7 @@ import numpy as np
 from lnbench import layouts, memory
 from lnbench.layouts import Form
 from lnbench.memory import GUARD, PAGE, Arena, Lease, pages
+from lnbench.numerics import dtypes
 from lnbench.operators.schema import Tensor
 from lnbench.protocol import Lies, Plan, Violation
 
@@ -50,7 +51,9 @@ class Buffer:
     def bind(self, segment: memory.Segment, start: int) -> None:
         """Fixes the buffer at `start` of a mapped segment and makes its views."""
         self.first += start
-        self.islands = tuple(Island(i.low + start, i.start + start, i.end + start, i.high + start) for i in self.islands)
+        self.islands = tuple(
+            Island(i.low + start, i.start + start, i.end + start, i.high + start) for i in self.islands
+        )
         self.view = segment.array(self.tensor.dtype, self.first, self.form.shape, self.form.strides)
         unsigned, self.pattern = memory.bits(self.tensor.dtype)
         slacks = []
@@ -102,7 +105,7 @@ def _first(form: Form, low: int, placement: str, alignment: int) -> int:
 
 
 def _itemsize(tensor: Tensor) -> int:
-    return int(memory.numpy_dtype(tensor.dtype).itemsize)
+    return int(dtypes.numpy(tensor.dtype).itemsize)
 
 
 def _island(start: int, length: int) -> Island:
@@ -143,7 +146,9 @@ class Arrangement:
         }
         for buffer in self.outputs.values():
             buffer.is_writable = True
-        self._twins, self._private = self._draw_twins(inputs, outputs, seed, alignment) if placement == "private" else ({}, 0)
+        self._twins, self._private = (
+            self._draw_twins(inputs, outputs, seed, alignment) if placement == "private" else ({}, 0)
+        )
         scratch = self._scratch({n: t for n, (t, _, _) in outputs.items()})
         self.lease: Lease = arena.take(self._top)
         start = self.lease.start
@@ -206,10 +211,7 @@ class Arrangement:
             opened,
             {n: self._lies(n, b) for n, b in self.inputs.items()},
             {n: self._lies(n, b) for n, b in self.outputs.items()},
-            {
-                n: Lies(a.dtype.name, a.shape, a.strides, self._scratch_at[n])
-                for n, a in self.scratch.items()
-            },
+            {n: Lies(a.dtype.name, a.shape, a.strides, self._scratch_at[n]) for n, a in self.scratch.items()},
             self.alias,
             self._private,
         )
@@ -263,6 +265,17 @@ def blame(arrangements: Iterable[Arrangement], control: memory.Control, access: 
     return None
 
 
+def blame_guarded(control: memory.Control, access: int, address: int) -> Violation | None:
+    """The same for memory that the worker guards itself, such as the workspace of a C library."""
+    found = control.guarded(address)
+    if found is None:
+        return None
+    name, nbytes, at = found
+    side, distance = ("before", -at) if at < 0 else ("after", at - nbytes)
+    kind = "write outside" if access == 2 else "read outside"
+    return Violation(kind, name, side, f"{_VERBS.get(access, _VERBS[0])} {_beyond(distance, side)} the {name}")
+
+
 def _distance(buffer: Buffer, at: int) -> int:
     if at < buffer.first:
         return buffer.first - at
@@ -278,6 +291,8 @@ def _sentence(buffer: Buffer, access: int, at: int) -> Violation:
     if at < buffer.first:
         return Violation(kind, name, "before", f"{verb} {_beyond(buffer.first - at, 'before')} {name}")
     if any(i.low <= at < i.high for i in buffer.islands):
-        return Violation("read-only written", name, "inside", f"wrote to the input {name}, {at - buffer.first} bytes from its start")
+        return Violation(
+            "read-only written", name, "inside", f"wrote to the input {name}, {at - buffer.first} bytes from its start"
+        )
     row = max((n for n, i in enumerate(buffer.islands) if i.end <= at), default=0)
     return Violation(kind, name, "padding", f"{verb} between rows {row} and {row + 1} of {name}")

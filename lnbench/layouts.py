@@ -155,7 +155,9 @@ _ALL = (
         _column_strided,
     ),
     Layout("transposed", "a permuted array read as if it were contiguous", ("x", "dy", "gamma", "out"), _transposed),
-    Layout("offset", "the offset of a slice ignored: the memory before it is read", ("x", "dy", "gamma", "out"), _offset),
+    Layout(
+        "offset", "the offset of a slice ignored: the memory before it is read", ("x", "dy", "gamma", "out"), _offset
+    ),
     Layout(
         "misaligned",
         "vector accesses that trust the base address: it is one element off a 64-byte line",

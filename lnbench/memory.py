@@ -11,10 +11,13 @@ import mmap
 import os
 import struct
 import tempfile
+import weakref
 from functools import cache
+from typing import Any, ClassVar
 
-import ml_dtypes
 import numpy as np
+
+from lnbench.numerics import dtypes
 
 PAGE = mmap.PAGESIZE
 # Distance between buffers: addresses cost nothing in a sparse file, and a long stride outside is caught too.
@@ -24,23 +27,12 @@ NONE, READ, WRITE = 0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 
 # Quiet NaNs with a payload that no arithmetic produces: they mark canaries and what was never written.
 PATTERNS = {"float16": 0x7EAD, "bfloat16": 0x7FED, "float32": 0x7FDEAD5A, "float64": 0x7FFDEAD05EEDBA5E}
-_DTYPES = {
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-}
-_UNSIGNED = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_UNSIGNED: dict[int, np.dtype[Any]] = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
-def numpy_dtype(name: str) -> np.dtype:
-    """The NumPy dtype of one of the four dtype names."""
-    return _DTYPES[name]
-
-
-def bits(name: str) -> tuple[np.dtype, int]:
+def bits(name: str) -> tuple[np.dtype[Any], int]:
     """The unsigned dtype of the same size as `name`, and the fill pattern in it."""
-    return _UNSIGNED[_DTYPES[name].itemsize], PATTERNS[name]
+    return _UNSIGNED[dtypes.numpy(name).itemsize], PATTERNS[name]
 
 
 def fill(array: np.ndarray) -> None:
@@ -98,7 +90,7 @@ class Segment:
 
     def array(self, name: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
         """A view of dtype `name` whose first element is at `offset`."""
-        return np.ndarray(shape, _DTYPES[name], self._map, offset, strides)
+        return np.ndarray(shape, dtypes.numpy(name), self._map, offset, strides)
 
     def protect(self, offset: int, length: int, access: int) -> None:
         """Sets what may be done to whole pages of the segment."""
@@ -186,6 +178,32 @@ class Lease:
         return None
 
 
+class Guarded:
+    """Private memory between two inaccessible pages, for what a backend only borrows; its end touches one of them.
+
+    64-byte aligned, filled with ones (NaN in every float type). `Control.put_guarded` makes it known to the parent.
+    """
+
+    _all: ClassVar[weakref.WeakSet[Guarded]] = weakref.WeakSet()
+
+    def __init__(self, name: str, nbytes: int):
+        self.name, self.nbytes = name, nbytes
+        inner = pages(max(nbytes, 1) + 63)
+        self._map = mmap.mmap(-1, inner + 2 * PAGE)
+        whole = np.frombuffer(self._map, np.uint8)
+        base = whole.ctypes.data + PAGE
+        self.address: int = (base + inner - nbytes) // 64 * 64
+        whole[PAGE : PAGE + inner] = 0xFF
+        protect(base - PAGE, PAGE, NONE)
+        protect(base + inner, PAGE, NONE)
+        Guarded._all.add(self)
+
+    @classmethod
+    def alive(cls) -> list[Guarded]:
+        """All that are in use."""
+        return list(cls._all)
+
+
 def _shared_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("lnbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -198,12 +216,22 @@ class Control:
     """The first page of the shared file: what the parent can still read when the worker is dead.
 
     Bytes 0 to 23 are `struct fault` of probe/fault.c; then a word that says what the worker was doing, and where it
-    mapped each segment.
+    mapped each segment, and which guarded memory of its own it has.
     """
 
     _FAULT = struct.Struct("=IiIIQ")
-    _PHASE, _TABLE, _SLOTS = 64, 128, 256
-    PHASES = ("", "being imported", "describing itself", "preparing", "loading", "running", "giving its outputs", "closing")
+    _GUARDED = struct.Struct("=QQ32s")
+    _PHASE, _TABLE, _SLOTS, _NAMED, _NAMES = 64, 128, 200, 2048, 40
+    PHASES = (
+        "",
+        "being imported",
+        "describing itself",
+        "preparing",
+        "loading",
+        "running",
+        "giving its outputs",
+        "closing",
+    )
 
     def __init__(self, memory: mmap.mmap):
         self.memory = memory
@@ -225,7 +253,7 @@ class Control:
 
     def clear(self) -> None:
         """Forgets fault and phase, for a new worker."""
-        self.memory[: self._TABLE + 8 * self._SLOTS] = bytes(self._TABLE + 8 * self._SLOTS)
+        self.memory[:PAGE] = bytes(PAGE)
 
     def put_address(self, number: int, address: int) -> None:
         """Notes where the worker mapped segment `number`."""
@@ -235,3 +263,17 @@ class Control:
         """Where the worker mapped segment `number`; 0 if it did not."""
         found: int = struct.unpack_from("=Q", self.memory, self._TABLE + 8 * (number % self._SLOTS))[0]
         return found
+
+    def put_guarded(self) -> None:
+        """Notes where guarded memory lies: the newest that fit."""
+        entries = [(g.address, g.nbytes, g.name.encode()) for g in Guarded.alive()[-self._NAMES :]]
+        for slot, entry in enumerate(entries):
+            self._GUARDED.pack_into(self.memory, self._NAMED + slot * self._GUARDED.size, *entry)
+
+    def guarded(self, address: int) -> tuple[str, int, int] | None:
+        """Name, length and offset of `address` in the guarded memory that it lies in or near; None without one."""
+        for slot in range(self._NAMES):
+            start, nbytes, name = self._GUARDED.unpack_from(self.memory, self._NAMED + slot * self._GUARDED.size)
+            if start and start - 2 * PAGE <= address < start + nbytes + 2 * PAGE:
+                return name.rstrip(b"\0").decode(errors="replace"), nbytes, address - start
+        return None

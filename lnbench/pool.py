@@ -7,8 +7,6 @@ memory `lnbench.buffers`'s, the worker's side `lnbench.worker`'s.
 from __future__ import annotations
 
 import atexit
-import os
-import re
 import signal
 import time
 import weakref
@@ -17,9 +15,10 @@ from typing import Any
 
 from lnbench import errors, protocol, registry
 from lnbench.backend import Facts
-from lnbench.buffers import blame
+from lnbench.buffers import blame, blame_guarded
 from lnbench.handle import Handle
 from lnbench.memory import Arena
+from lnbench.postmortem import crashed_line, last_words, startup_error, where
 from lnbench.process import Died, Process, environment
 from lnbench.protocol import Description, Reply, Request, Sample, Violation
 
@@ -46,7 +45,7 @@ class Session:
         threads: int = 1,
         timeout: float = 60.0,
         in_process: bool = False,
-        environment: Mapping[str, str] = {},  # noqa: B006 - never changed
+        environment: Mapping[str, str] = {},
         allocator: str = "keep",
         memory_limit: int = 0,
     ):
@@ -213,12 +212,12 @@ class Session:
             answer = self._ask(verb, {"spec": self.spec}, max(self.timeout, _START_SECONDS))
         except Died as death:
             words = self._obituary(death)
-            raise errors.BackendBroken(f"backend {self.spec!r} {words.reason}{_said(words.log)}") from death
+            raise errors.BackendBroken(f"backend {self.spec!r} {words.reason}{last_words(words.log)}") from death
         if answer["status"] == "OK":
             return answer
         log = self._log()
         self._stop()
-        raise _startup_error(self.spec, answer, log)
+        raise startup_error(self.spec, answer, log)
 
     def _stop(self) -> None:
         if self._local is not None:
@@ -272,11 +271,11 @@ class Session:
         reason, violation = f"{death.reason}{doing}", None
         if death.status == "CRASHED" and number in (signal.SIGSEGV, signal.SIGBUS):
             arrangements = [h.arrangement for h in self._handles.values() if h.arrangement is not None]
-            violation = blame(arrangements, control, access, address)
-            reason += f": {violation.sentence if violation else _where(code, access, address)}"
+            violation = blame(arrangements, control, access, address) or blame_guarded(control, access, address)
+            reason += f": {violation.sentence if violation else where(code, access, address)}"
         return Reply(
             death.status,
-            reason + _last_line(self._last_log),
+            reason + crashed_line(self._last_log),
             violations=(violation,) if violation else (),
             log=self._last_log,
         )
@@ -294,41 +293,6 @@ def expand(spec: str, timeout: float = _START_SECONDS) -> list[str]:
     with Session(spec, timeout=timeout) as session:
         session._spawn()
         return [str(found) for found in session._introduce("names")["specs"]]
-
-
-def _startup_error(spec: str, answer: Mapping[str, Any], log: str) -> errors.LnbenchError:
-    """The error that the worker met, as itself when it is one of ours."""
-    reason = str(answer.get("reason", ""))
-    kind = {c.__name__: c for c in (errors.UnknownBackend, errors.Unavailable, errors.UsageError)}.get(
-        str(answer.get("error", "")), errors.BackendBroken
-    )
-    if "error" in answer:
-        return kind(reason)
-    return errors.BackendBroken(f"backend {spec!r} could not be started: {reason}{_said(log)}")
-
-
-def _said(log: str) -> str:
-    """The last words of a worker, short."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return f"; it printed: {lines[-1][:200]}" if lines and not lines[-1].startswith("File ") else ""
-
-
-def _where(code: int, access: int, address: int) -> str:
-    verb = {1: "read", 2: "wrote", 3: "jumped"}.get(access, "went")
-    if address < 4096 and code > 0 and code != 128:
-        return f"{verb} at address {address:#x}, a null pointer"
-    if address == 0:
-        return "at no address: an unaligned vector access or a wild pointer"
-    return f"{verb} at address {address:#x}, far from every array"
-
-
-def _last_line(log: str) -> str:
-    """The backend's own line in the traceback that a fatal signal leaves in the log."""
-    core = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    for file, line in re.findall(r'^  File "(.+)", line (\d+) in ', log, re.MULTILINE):
-        if not file.startswith((core, "<")):
-            return f" ({file}:{line})"
-    return ""
 
 
 @atexit.register

@@ -20,7 +20,8 @@ from pathlib import Path
 from lnbench.protocol import AnswerReader
 
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import lnbench.worker; del sys.path[0]; lnbench.worker.main(sys.argv[2:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); import lnbench.worker; del sys.path[0]; "
+    "lnbench.worker.main(sys.argv[2:])"
 )
 _LOG_BYTES = 1 << 16
 _POLL_SECONDS = 0.05  # where the system cannot announce a death
@@ -56,7 +57,7 @@ def environment(threads: int, allocator: str, extra: Mapping[str, str]) -> dict[
     return {**found, **extra}
 
 
-class Died(Exception):  # noqa: N818 - an event inside the pool, not an error of the user
+class Died(Exception):
     """The worker is gone. `status` is CRASHED or TIMEOUT."""
 
     def __init__(self, status: str, reason: str):

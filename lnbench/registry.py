@@ -11,15 +11,18 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from lnbench.backend import Backend, is_backend
 from lnbench.errors import BackendBroken, LnbenchError, Unavailable, UnknownBackend, nearest
 
 GROUP = "lnbench.backends"
 _LIBRARIES = (".so", ".dylib")
+T = TypeVar("T")
 _MEMBERS = ("name", "describe", "supports", "prepare")
 
 
@@ -29,7 +32,7 @@ def names() -> tuple[str, ...]:
 
 
 def split(spec: str) -> tuple[str, str, str]:
-    """(kind, place, attribute) of a spec; kind is "name", "file", "library" or "module". Does not look whether it exists."""
+    """(kind, place, attribute) of a spec; kind is "name", "file", "library" or "module". Need not exist."""
     place, _, attribute = spec.rpartition(":")
     if not place:
         place, attribute = spec, ""
@@ -44,11 +47,13 @@ def split(spec: str) -> tuple[str, str, str]:
 
 def check(spec: str) -> None:
     """Raises UnknownBackend when `spec` surely names nothing; imports nothing."""
-    kind, place, attribute = split(spec)
+    kind, place, _ = split(spec)
     if kind == "name":
         _entry_point(place)
     elif kind in ("file", "library") and not Path(place).is_file():
-        raise UnknownBackend(f"backend {spec!r}: there is no file {place}; give the path of a .py file or a shared library")
+        raise UnknownBackend(
+            f"backend {spec!r}: there is no file {place}; give the path of a .py file or a shared library"
+        )
     elif kind == "file" and not place.endswith(".py"):
         raise UnknownBackend(f"backend {spec!r} is neither a .py file nor a shared library")
 
@@ -93,7 +98,9 @@ def _entry_point(name: str) -> EntryPoint:
     listed = f"installed: {', '.join(known)}" if known else "none is installed"
     if "." in name and not nearest(name, known):
         raise UnknownBackend(f"unknown backend {name!r}; {listed}; for a module write {name}:ATTRIBUTE")
-    raise UnknownBackend(f"unknown backend {name!r}{nearest(name, known)}; {listed}; or give a .py file or a shared library")
+    raise UnknownBackend(
+        f"unknown backend {name!r}{nearest(name, known)}; {listed}; or give a .py file or a shared library"
+    )
 
 
 def _module(spec: str, kind: str, place: str) -> ModuleType:
@@ -106,7 +113,9 @@ def _module(spec: str, kind: str, place: str) -> ModuleType:
         if importlib.util.find_spec(place) is None:
             raise ModuleNotFoundError(name=place)
     except ModuleNotFoundError as error:
-        raise UnknownBackend(f"backend {spec!r}: there is no module {error.name}; check the spelling or install it") from error
+        raise UnknownBackend(
+            f"backend {spec!r}: there is no module {error.name}; check the spelling or install it"
+        ) from error
     return _guarded(spec, lambda: importlib.import_module(place))
 
 
@@ -123,7 +132,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _guarded(spec: str, load):  # type: ignore[no-untyped-def]
+def _guarded(spec: str, load: Callable[[], T]) -> T:
     """What `load()` gives; whatever it raises says which backend could not be imported, and where."""
     try:
         return load()
@@ -132,7 +141,9 @@ def _guarded(spec: str, load):  # type: ignore[no-untyped-def]
     except ImportError as error:
         raise Unavailable(f"backend {spec!r} needs something that is not installed: {error}") from error
     except Exception as error:
-        raise BackendBroken(f"backend {spec!r} could not be imported: {type(error).__name__}: {error}{_line(error)}") from error
+        raise BackendBroken(
+            f"backend {spec!r} could not be imported: {type(error).__name__}: {error}{_line(error)}"
+        ) from error
 
 
 def _line(error: BaseException) -> str:
@@ -180,6 +191,10 @@ def _backends(module: ModuleType) -> list[tuple[str, Backend]]:
 
 def _advice(place: str, module: ModuleType) -> str:
     for name, value in vars(module).items():
-        if inspect.isclass(value) and value.__module__ == module.__name__ and all(hasattr(value, m) for m in _MEMBERS[1:]):
+        if (
+            inspect.isclass(value)
+            and value.__module__ == module.__name__
+            and all(hasattr(value, m) for m in _MEMBERS[1:])
+        ):
             return f"it defines the class {name}: name it {place}:{name}, or add `backend = {name}()`"
     return "add `backend = FunctionBackend(...)` or name one as FILE.py:ATTRIBUTE"

@@ -1,7 +1,7 @@
 """Inside the worker process: resolves the backend and serves one request after the other.
 
-Owns the arrays as the backend sees them, the timed loop, and turning whatever a backend raises into an answer. The
-parent's side is `lnbench.pool`; starting and stopping the process is `lnbench.process`'s.
+Owns the requests, the timed loop, and that whatever a backend raises becomes an answer. The arrays of a call are
+`lnbench.prepared`'s; the parent's side is `lnbench.pool`; starting and stopping the process is `lnbench.process`'s.
 """
 
 from __future__ import annotations
@@ -16,101 +16,19 @@ from collections.abc import Callable, Mapping
 from itertools import cycle, islice, repeat
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter_ns, process_time_ns
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from lnbench import memory, probe, protocol, registry
-from lnbench.backend import Backend, Tensors
+from lnbench.backend import Backend
 from lnbench.case import Case
 from lnbench.errors import LnbenchError, Unsupported
-from lnbench.protocol import Lies, Plan
+from lnbench.postmortem import explain, text_of
+from lnbench.prepared import Prepared
+from lnbench.protocol import Plan
 
 Answer = dict[str, Any]
-_TOO_LONG = 2000
-
-
-class Prepared:
-    """One call, with the arrays it was prepared on."""
-
-    def __init__(self, backend: Backend, case: Case, pass_: str, threads: int, plan: Plan, segment: memory.Segment):
-        self.plan, self.segment = plan, segment
-        self.shared = _arrays(segment, {**plan.inputs, **plan.out})
-        self.arrays = _twins(plan) if plan.private else self.shared
-        inputs = {n: self.arrays[n] for n in plan.inputs}
-        for name, array in inputs.items():
-            array.flags.writeable = bool(plan.alias and name == plan.alias[1]) or bool(plan.private)
-        self.refresh()
-        if plan.private:
-            inputs = {n: _read_only(a) for n, a in inputs.items()}
-        self.out = {n: self.arrays[n] for n in plan.out}
-        self.call = backend.prepare(case, pass_, Tensors(inputs, self.out), threads)
-        self.run: Callable[[], None] = self.call.run
-        self.load: Callable[[], None] | None = getattr(self.call, "load", None)
-
-    def refresh(self) -> None:
-        """Brings private twins up to what the parent wrote."""
-        if self.plan.private:
-            for name, twin in self.arrays.items():
-                memory.copy(twin, self.shared[name])
-
-    def collect(self) -> Answer:
-        """Copies what the backend returned to where the parent reads it."""
-        start = perf_counter_ns()
-        found = self.call.outputs()
-        arrays = {n: np.asarray(found[n]) for n in self.plan.scratch if found.get(n) is not None}
-        elapsed = perf_counter_ns() - start
-        return {"outputs": {n: self._store(n, a) for n, a in arrays.items()}, "collect_ns": elapsed}
-
-    def _store(self, name: str, array: np.ndarray) -> Answer:
-        lies = self.plan.scratch[name]
-        own = self.shared.get(name)
-        if own is not None and _same(array, own):
-            return {"in": "out"}
-        target = self.segment.array(lies.dtype, lies.offset, lies.shape, lies.strides)
-        if array.dtype != target.dtype or array.size != target.size:
-            return {"in": "nowhere", "dtype": str(array.dtype), "shape": list(array.shape)}
-        length = memory.pages(target.nbytes)
-        self.segment.protect(lies.offset, length, memory.WRITE)
-        np.copyto(target.reshape(array.shape), array)
-        self.segment.protect(lies.offset, length, memory.NONE)
-        filled = _same(array, self.arrays[name]) if name in self.arrays else False
-        return {"in": "scratch", "shape": list(array.shape), "returned": not filled}
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    there = one.__array_interface__
-    here = other.__array_interface__
-    return bool(
-        there["data"][0] == here["data"][0]
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-        and one.strides == other.strides
-    )
-
-
-def _arrays(segment: memory.Segment, lies: Mapping[str, Lies]) -> dict[str, np.ndarray]:
-    return {n: segment.array(a.dtype, a.offset, a.shape, a.strides) for n, a in lies.items()}
-
-
-def _twins(plan: Plan) -> dict[str, np.ndarray]:
-    """Private arrays at the drawn offsets, on huge pages where the system offers them."""
-    huge = 2 << 20
-    block = mmap.mmap(-1, plan.private + huge)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
-    skew = -np.frombuffer(block, np.uint8).ctypes.data % huge
-    return {
-        n: np.ndarray(a.shape, memory.numpy_dtype(a.dtype), block, skew + a.twin_offset, a.twin_strides)
-        for n, a in {**plan.inputs, **plan.out}.items()
-    }
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 class Server:
@@ -127,16 +45,16 @@ class Server:
         try:
             answer: Answer = getattr(self, f"do_{verb}")(**fields)
         except Unsupported as reason:
-            return {"status": "SKIPPED", "reason": _text(reason) or "not supported"}
+            return {"status": "SKIPPED", "reason": text_of(reason) or "not supported"}
         except LnbenchError as error:
-            return {"status": "ERROR", "error": type(error).__name__, "reason": _text(error)}
+            return {"status": "ERROR", "error": type(error).__name__, "reason": text_of(error)}
         except SystemExit as leave:
             status = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
             return {"status": "CRASHED", "reason": f"exited with status {status} while {self._control.phase}"}
         except BaseException as error:
             if self._is_local and isinstance(error, KeyboardInterrupt):
                 raise
-            return {"status": "ERROR", "reason": _explain(error)}
+            return {"status": "ERROR", "reason": explain(error)}
         answer.setdefault("status", "OK")
         return answer
 
@@ -165,7 +83,9 @@ class Server:
         reason = self.backend.supports(case)
         return {"reason": None if reason is None else str(reason)}
 
-    def do_prepare(self, handle: int, case: Case, pass_: str, threads: int, plan: Plan, dropped: tuple[int, ...]) -> Answer:
+    def do_prepare(
+        self, handle: int, case: Case, pass_: str, threads: int, plan: Plan, dropped: tuple[int, ...]
+    ) -> Answer:
         """Maps and protects the plan's memory, then lets the backend prepare its call."""
         for number in dropped:
             self._segments.pop(number, None)
@@ -178,6 +98,7 @@ class Server:
         if reason is not None:
             return {"status": "SKIPPED", "reason": str(reason)}
         self._prepared[handle] = Prepared(self.backend, case, pass_, threads, plan, segment)
+        self._control.put_guarded()
         return {}
 
     def _map(self, number: int, offset: int, length: int) -> memory.Segment:
@@ -268,36 +189,6 @@ class Server:
 def _raw_clock() -> Callable[[], int]:
     loaded = probe.library()
     return (lambda: 0) if loaded is None else loaded.lnb_probe_now
-
-
-def _text(error: BaseException) -> str:
-    """The error's own words, however badly it behaves."""
-    try:
-        return str(error)[:_TOO_LONG]
-    except Exception as second:
-        return f"(its text raised {type(second).__name__})"
-
-
-def _explain(error: BaseException) -> str:
-    """Type, message and the backend's own file and line."""
-    text = _text(error)
-    return f"{type(error).__name__}{f': {text}' if text else ''}{_place(error.__traceback__)}"
-
-
-def _place(trace: TracebackType | None) -> str:
-    """The innermost line of the backend: not of lnbench, and not of an installed package where there is another."""
-    core = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    lines = []
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((core, "<frozen")):
-            lines.append((file, trace.tb_lineno))
-        trace = trace.tb_next
-    installed = tuple({os.path.dirname(os.__file__), *(p for p in sys.path if p.endswith("-packages"))})
-    own = [at for at in lines if "lnbench_backends" in at[0] or not at[0].startswith(installed)]
-    for file, line in reversed(own or lines):
-        return f" ({file}:{line})"
-    return ""
 
 
 def main(arguments: list[str]) -> None:
