@@ -1,12 +1,21 @@
 """The arithmetic that every standardizing operator shares: (x - mean) * rstd with an affine tail, and its gradient.
 
-Each function joins the orders of evaluation that sound programs use (`either`); all are the same function of the arguments.
+Each function joins the orders of evaluation that sound programs use (`either`); all are the same function of their
+arguments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from lnbench.case import Case
 from lnbench.numerics.bounded import Bounded, early, either, saved
 from lnbench.numerics.reductions import mean, total
+
+
+def present(case: Case, of_gamma: str, of_beta: str) -> tuple[str, ...]:
+    """The names among these two whose parameter the case has."""
+    return ((of_gamma,) if case.gamma else ()) + ((of_beta,) if case.beta else ())
 
 
 def scaled(a: Bounded, gamma: Bounded | None) -> Bounded:
@@ -40,7 +49,7 @@ def output(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Boun
         scale = scaled(r, gamma)
         return x * scale - m * scale if beta is None else x * scale + (beta - m * scale)
 
-    others = (fused,)
+    others: tuple[Callable[..., Bounded], ...] = (fused,)
     if gamma is not None:
         others = (scale_first, fused, folded)
     elif beta is not None:

@@ -20,9 +20,9 @@ class LayerNorm(Operator):
     formula = "y = (x - mean(x)) / sqrt(var(x) + epsilon) * gamma + beta, var(x) = mean((x - mean(x))**2) over `axis`"
     gradient = (
         "with r = 1/sqrt(var(x) + epsilon), xhat = (x - mean(x)) * r and g = gamma * dy: "
-        "dx = r * (g - mean(g) - xhat * mean(g * xhat)); dgamma = sum of dy * xhat over the rows; dbeta = sum of dy over the rows"
+        "dx = r * (g - mean(g) - xhat * mean(g * xhat)); dgamma = sum of dy * xhat, dbeta = sum of dy over the rows"
     )
-    source = "Ba, Kiros and Hinton 2016, arXiv:1607.06450; PyTorch native_layer_norm, ONNX LayerNormalization, Caffe2 LayerNorm"
+    source = "Ba, Kiros and Hinton 2016, arXiv:1607.06450; PyTorch native_layer_norm, ONNX LayerNormalization, Caffe2"
     defaults: ClassVar[Mapping[str, Any]] = {"axis": -1, "epsilon": 1e-5}
     forward_inputs = ("x", "gamma", "beta")
     backward_inputs = ("dy", "x", "gamma", "mean", "stat")
@@ -34,7 +34,7 @@ class LayerNorm(Operator):
         fold = self.fold(case)
         stat = stat_dtype or statistic_dtype(case.dtype)
         found = [Tensor("x", case.shape, case.dtype, "element", "data", "layout")]
-        for name in _present(case, "gamma", "beta"):
+        for name in _standardize.present(case, "gamma", "beta"):
             found.append(Tensor(name, fold.reduced_shape, case.affine_dtype, "column", "affine", "gamma_layout"))
         found.append(Tensor("y", case.shape, case.dtype, "element", "data", "out_layout"))
         if kind != "none":
@@ -42,12 +42,12 @@ class LayerNorm(Operator):
                 found.append(Tensor(name, fold.statistic_shape, stat, "row", "statistic", required=False))
         found.append(Tensor("dy", case.shape, case.dtype, "element", "data", "dy_layout"))
         found.append(Tensor("dx", case.shape, case.dtype, "element", "data", "out_layout"))
-        for name in _present(case, "dgamma", "dbeta"):
+        for name in _standardize.present(case, "dgamma", "dbeta"):
             found.append(Tensor(name, fold.reduced_shape, case.affine_dtype, "column", "affine"))
         return {t.name: t for t in found}
 
     def outputs(self, case: Case, pass_: str) -> tuple[str, ...]:
-        return ("y", "mean", "stat") if pass_ == "forward" else ("dx", *_present(case, "dgamma", "dbeta"))
+        return ("y", "mean", "stat") if pass_ == "forward" else ("dx", *_standardize.present(case, "dgamma", "dbeta"))
 
     def forward(self, t: Mapping[str, Bounded], case: Case) -> dict[str, Bounded]:
         x = t["x"]
@@ -74,10 +74,6 @@ class LayerNorm(Operator):
         if pass_ == "forward":
             return Cost(traffic(case, elements=2 * n, affine=affine, statistics=2 * fold.rows), 7 * n)
         return Cost(traffic(case, elements=3 * n, affine=2 * affine, statistics=2 * fold.rows), 13 * n)
-
-
-def _present(case: Case, of_gamma: str, of_beta: str) -> tuple[str, ...]:
-    return ((of_gamma,) if case.gamma else ()) + ((of_beta,) if case.beta else ())
 
 
 OPERATOR = LayerNorm()
