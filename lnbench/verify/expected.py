@@ -39,7 +39,7 @@ class Rows:
             kept = tuple(array.shape[a] for a in fold.kept)
             if _joins(moved, len(kept)):
                 moved = moved.reshape(fold.rows, *moved.shape[len(kept) :])
-            elif len(kept) != 1:
+            elif len(kept) > 1:
                 self._index = kept
             self._array = moved if kept else moved[None]
         else:
