@@ -20,7 +20,7 @@ from lnbench.operators import registry
 VERSION = 1
 MAX_CASES = 20_000
 _DOCUMENT = ("version", "defaults", "cases")
-_NOT_SWEPT = ("name", "source", "sweep")
+NOT_SWEPT = ("name", "source", "sweep")
 
 Keys = Mapping[str, Located]
 
@@ -91,7 +91,7 @@ def multiply(
 def _sweep(given: Located, own: Keys, origin: Origin) -> dict[str, list[Located]]:
     out = {}
     for key, values in _mapping(given, "sweep", origin).items():
-        if key in _NOT_SWEPT:
+        if key in NOT_SWEPT:
             origin.fail("cannot be swept; give it to the case", values.line, key)
         if key in own:
             origin.fail("is given twice, in the case and in its sweep; keep one of them", values.line, key)
@@ -124,7 +124,7 @@ def _word(key: str, value: Any) -> str:
     if key == "shape" and isinstance(value, list):
         return "x".join(map(str, value))
     if isinstance(value, list):
-        value = ",".join(map(str, value))
+        key, value = ("axes" if key == "axis" else key), ",".join(map(str, value))
     if key in ("dtype", "law", "passes") and isinstance(value, str):
         return value
     return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"

@@ -6,7 +6,7 @@ Everything here is refused before anything is allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +51,9 @@ def build(given: Mapping[str, Located], line: int, origin: Origin) -> Case:
     form = _form({k: v for k, v in given.items() if k in KEYS}, origin)
     if "shape" not in given:
         origin.fail("is missing; give every case a shape such as [8, 512, 768]", line, "shape")
+    for key in ("gamma", "beta"):
+        if key in given and getattr(form, key) and key not in operator.forward_inputs:
+            origin.fail(f"is true, but {operator.name} has no {key}; remove it", given[key].line, key)
     attributes = {name: _attribute(own[name], given.get(name), origin) for name in own}
     values = {**operator.defaults, **form.model_dump(exclude_unset=True)}
     if values.get("inputs") is not None:
@@ -150,7 +153,11 @@ def _check_laws(case: Case, operator: Operator) -> None:
         laws.get(law)
 
 
-def _check_layout(key: str, role: str) -> Any:
+# Which of a layout's roles each key is about.
+LAYOUT_ROLES = {"layout": "x", "dy_layout": "dy", "gamma_layout": "gamma", "out_layout": "out"}
+
+
+def _check_layout(key: str, role: str) -> Callable[[Case, Operator], None]:
     def check(case: Case, operator: Operator) -> None:
         name = getattr(case, key)
         if name == "contiguous":
@@ -180,13 +187,10 @@ def _check_alias(case: Case, operator: Operator) -> None:
 
 
 # What is asked of a case as a whole, in this order, under the key that is blamed.
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Case, Operator], None]] = {
     "axis": lambda case, operator: operator.check(case),
     "law": _check_laws,
-    "layout": _check_layout("layout", "x"),
-    "dy_layout": _check_layout("dy_layout", "dy"),
-    "gamma_layout": _check_layout("gamma_layout", "gamma"),
-    "out_layout": _check_layout("out_layout", "out"),
+    **{key: _check_layout(key, role) for key, role in LAYOUT_ROLES.items()},
     "alias": _check_alias,
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lnbench.case import ALIASES, DTYPES, PASS_CHOICES
-from lnbench.config.expand import _NOT_SWEPT, VERSION
+from lnbench.config.expand import NOT_SWEPT, VERSION
+from lnbench.config.meaning import LAYOUT_ROLES
 from lnbench.config.model import REQUIREMENTS, STATUSES, Form
 from lnbench.operators import registry
 from lnbench.operators.schema import Attribute
@@ -16,7 +17,7 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", tuple
 def schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12."""
     properties = case_properties()
-    swept = {k: {"type": "array", "minItems": 1, "items": v} for k, v in properties.items() if k not in _NOT_SWEPT}
+    swept = {k: {"type": "array", "minItems": 1, "items": v} for k, v in properties.items() if k not in NOT_SWEPT}
     sweep = {
         "type": "object",
         "additionalProperties": False,
@@ -56,10 +57,11 @@ def case_properties() -> dict[str, Any]:
             prop["anyOf"].remove({"type": "null"})
         if prop.get("default") in (None, "", [], {}):
             prop.pop("default", None)
-        if key.endswith("layout"):
-            prop["enum"] = list(layouts.names())
-    a_law = {"enum": list(laws.names())}
-    properties["law"]["anyOf"] = [a_law, {"type": "object", "additionalProperties": a_law}]
+        if key in LAYOUT_ROLES:
+            prop["enum"] = [n for n in layouts.names() if LAYOUT_ROLES[key] in layouts.get(n).suits]
+    of_x = [n for n in laws.names() if "x" in laws.get(n).tensors]
+    by_tensor = {"type": "object", "additionalProperties": {"enum": list(laws.names())}}
+    properties["law"]["anyOf"] = [{"enum": of_x}, by_tensor]
     a_status = {"enum": [s.lower() for s in STATUSES] + list(STATUSES)}
     properties["expect"] = {
         "anyOf": [a_status, {"type": "object", "additionalProperties": a_status}],

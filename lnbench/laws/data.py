@@ -240,10 +240,12 @@ def steps(b: Block) -> Array:
     return b.floats(base + np.maximum(step, finest) * (b.col % 4))
 
 
-@law("x", reveals="What happens beyond the domain: squares overflow the arithmetic, so this grades robustness only.")
+@law(
+    "x", reveals="Behaviour beyond the domain: in every fourth row the squares overflow; the other rows must be right."
+)
 def overflow(b: Block) -> Array:
     out = b.normal()
-    out *= b.work(b.limits.overflow / 4)
+    out *= np.where((b.row % 4 == 3) | (b.total < 4), b.work(b.limits.overflow / 4), b.work(1))
     return np.clip(out, -b.limits.overflow, b.limits.overflow)
 
 

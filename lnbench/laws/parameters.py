@@ -24,10 +24,10 @@ def signed(b: Block) -> Array:
 
 
 @law(
+    "x",
     "affine",
     "dy",
-    reveals="The neutral choice, which hides a missing gamma; for comparison with other tools.",
-    unsystematic=True,
+    reveals="For gamma the neutral choice, which hides its absence; for x sums that stop growing in a short type.",
 )
 def ones(b: Block) -> Array:
     return np.ones(b.shape, b.work)

@@ -50,6 +50,7 @@ class BatchNorm(Operator):
         ),
     )
     defaults: ClassVar[Mapping[str, Any]] = {"axis": 1, "epsilon": 1e-5}
+    default_laws: ClassVar[Mapping[str, str]] = {"running_var": "positive"}
     forward_inputs = ("x", "gamma", "beta", *RUNNING)
     backward_inputs = ("dy", "x", "gamma", *RUNNING, "mean", "stat")
 
