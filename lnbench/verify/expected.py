@@ -140,7 +140,8 @@ class Problem:
             return out
 
     def _tainted(self, t: Mapping[str, Bounded]) -> Array | None:
-        if all(np.isfinite(b.peak) for b in t.values()):
+        # Not `peak`: it leaves out what is not finite. A maximum is NaN or infinite as soon as one element is.
+        if all(np.isfinite(b.magnitude.max(initial=0.0)) for b in t.values()):
             return None
         rows = np.zeros((1, 1), dtype=bool)
         for b in t.values():

@@ -6,10 +6,11 @@ Finds state that survives a call: results cached by address or shape, accumulate
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from lnbench.pool import Handle, Reply
 from lnbench.verify.check import compare_bits, is_small, judged, not_run, prefixed, run_and_judge, verdict, worst_of
-from lnbench.verify.subject import Problem, Subject
+from lnbench.verify.subject import Arrays, Problem, Subject
 from lnbench.verify.verdict import Status, Verdict
 
 AGAIN = 3
@@ -33,14 +34,14 @@ class Repeat:
         if isinstance(opened, Reply):
             yield not_run(subject, pass_, self.name, opened)
             return
-        with opened as handle:
+        with closing(opened) as handle:
             yield self._judge(subject, pass_, handle.run(), subject.problem.inputs(), "run again")
             other = subject.problem.inputs(1)
-            statistics = self._statistics(subject, pass_, other)
-            handle.load({**other, **statistics})
+            statistics = subject.reference_statistics(None, other) if pass_ == "backward" else {}
+            handle.load({n: a for n, a in {**other, **statistics}.items() if n in request.inputs})
             yield self._judge(subject, pass_, handle.run(), other, "run again with new data in the same buffers")
             yield self._changed(subject, pass_)
-            handle.load({**subject.problem.inputs(), **request.inputs})
+            handle.load(request.inputs)
             yield from self._back(subject, pass_, handle)
 
     def _back(self, subject: Subject, pass_: str, handle: Handle) -> Iterator[Verdict]:
@@ -67,16 +68,11 @@ class Repeat:
             subject, pass_, self.name, changed, inputs=inputs, what=f"then with epsilon {case.epsilon:g}, other gamma and no beta"
         )
 
-    def _statistics(self, subject: Subject, pass_: str, inputs: object) -> dict[str, object]:
-        if pass_ == "forward":
-            return {}
-        return dict(subject.reference_statistics(None, inputs))  # type: ignore[arg-type]
-
-    def _judge(self, subject: Subject, pass_: str, reply: Reply, inputs: object, what: str) -> Verdict:
+    def _judge(self, subject: Subject, pass_: str, reply: Reply, inputs: Arrays, what: str) -> Verdict:
         subject.note(reply, "end")
         if reply.status != "OK":
             return prefixed(not_run(subject, pass_, self.name, reply), what)
-        judgements = subject.judge(pass_, reply.outputs, inputs=inputs)  # type: ignore[arg-type]
+        judgements = subject.judge(pass_, reply.outputs, inputs=inputs)
         return prefixed(worst_of(judged(subject, pass_, self.name, judgements)), what)
 
 
