@@ -200,6 +200,8 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "switches": "context switches meanwhile",
     "elapsed_ns": "time by the parent's clock, with the untimed call and messages",
     "idle_ns": "processor time that the worker used after the sample, when it had nothing to do",
+    "load": "load average of the machine at the end of the block",
+    "pressure": "percent of the last ten seconds in which something waited for a processor, at the end of the block",
 }
 
 
@@ -213,6 +215,7 @@ def sample_cells(block: Block) -> Iterable[dict[str, Any]]:
     key, pass_, cache = block.item.key
     place = {"key": key, "pass": pass_, "cache": cache, "stage": block.stage, "epoch": block.epoch}
     place |= {"rounds": block.rounds, "lanes": len(block.backends)}
+    place |= {name: block.machine.get(name) for name in ("load", "pressure")}
     for timing in block.timings:
         own = {n: getattr(timing, n) for n in SAMPLE_COLUMNS if n not in place}
         yield {**place, **own}

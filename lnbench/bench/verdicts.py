@@ -34,6 +34,7 @@ class Evidence:
     faults: dict[tuple[Key, str], Fault] = field(default_factory=dict)
     suspicions: dict[tuple[Key, str], str] = field(default_factory=dict)
     epoch_seconds: dict[Key, float] = field(default_factory=dict)
+    _summaries: dict[tuple[Key, int, int, str], float] = field(default_factory=dict, repr=False)
 
     def of(self, item: Item, stage: int) -> list[Block]:
         """The blocks of one item and stage, by epoch."""
@@ -48,7 +49,13 @@ class Evidence:
     def differences(self, item: Item, stage: int, name: str, baseline: str) -> list[float]:
         """Log ratios of one backend to the baseline, one per epoch in which both were measured."""
         both = [b for b in self.of(item, stage) if name in b.backends and baseline in b.backends]
-        return [float(d) for d in st.log_ratios([b.times(name) for b in both], [b.times(baseline) for b in both])]
+        return [self._summary(b, name) - self._summary(b, baseline) for b in both]
+
+    def _summary(self, block: Block, name: str) -> float:
+        key = block.item.key, block.stage, block.epoch, name
+        if key not in self._summaries:
+            self._summaries[key] = st.log_quantile(block.times(name))
+        return self._summaries[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
