@@ -181,14 +181,12 @@ def layer_norm_grad(
 
 
 @np.errstate(all="ignore")
-def rms_norm(
-    x: Array, gamma: Array | None, beta: Array | None, *, axis: Axis, epsilon: float, out: dict[str, Array]
-) -> None:
+def rms_norm(x: Array, gamma: Array | None, *, axis: Axis, epsilon: float, out: dict[str, Array]) -> None:
     rows = Rows.of(x, axis)
     folded = rows.fold(x)
     rstd = 1 / np.sqrt(row_means(folded * folded) + folded.dtype.type(epsilon))
     folded *= rstd
-    rows.store(affine(folded, rows.line(gamma), rows.line(beta)), out["y"])
+    rows.store(affine(folded, rows.line(gamma), None), out["y"])
     put(out, "rstd", rstd)
 
 
@@ -208,7 +206,6 @@ def rms_norm_grad(
     xhat = rows.fold(x)
     xhat *= r
     g = rows.fold(dy)
-    put(out, "dbeta", column_sums(g))
     put(out, "dgamma", column_sums(g * xhat))
     affine(g, rows.line(gamma), None)
     g -= xhat * row_means(g * xhat)
@@ -216,9 +213,95 @@ def rms_norm_grad(
     rows.store(g, out["dx"])
 
 
+def channels(x: Array, axis: Axis) -> Rows:
+    """The channels along `axis` as rows."""
+    assert isinstance(axis, int)
+    return Rows(x.shape, tuple(a for a in range(x.ndim) if a != axis % x.ndim))
+
+
+def of_channels(rows: Rows, parameter: Array | None) -> Array | None:
+    """gamma or beta with one element a channel as (rows, 1)."""
+    return None if parameter is None else rows.column(parameter)
+
+
+def updated(running: Array, batch: Array, momentum: float) -> Array:
+    """The running statistic after one call."""
+    kind = batch.dtype.type
+    result: Array = wide(running).reshape(batch.shape) * kind(1 - momentum) + batch * kind(momentum)
+    return result
+
+
+@np.errstate(all="ignore")
+def batch_norm(
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    axis: Axis,
+    epsilon: float,
+    training: bool,
+    momentum: float,
+    out: dict[str, Array],
+) -> None:
+    rows = channels(x, axis)
+    xhat, n = rows.fold(x), rows.cols
+    if training:
+        mean = row_means(xhat)
+        xhat -= mean
+        var = row_means(xhat * xhat)
+        rstd = 1 / np.sqrt(var + var.dtype.type(epsilon))
+        put(out, "mean", mean)
+        put(out, "rstd", rstd)
+        if n == 0:
+            put(out, "running_mean_out", running_mean)
+            put(out, "running_var_out", running_var)
+        else:
+            put(out, "running_mean_out", updated(running_mean, mean, momentum))
+            put(out, "running_var_out", updated(running_var, var * var.dtype.type(n / max(1, n - 1)), momentum))
+    else:
+        xhat -= rows.column(running_mean)
+        rstd = 1 / np.sqrt(rows.column(running_var) + xhat.dtype.type(epsilon))
+    xhat *= rstd
+    rows.store(affine(xhat, of_channels(rows, gamma), of_channels(rows, beta)), out["y"])
+
+
+@np.errstate(all="ignore")
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    mean: Array | None,
+    rstd: Array | None,
+    *,
+    axis: Axis,
+    epsilon: float,
+    training: bool,
+    momentum: float,
+    out: dict[str, Array],
+) -> None:
+    rows = channels(x, axis)
+    xhat, g = rows.fold(x), rows.fold(dy)
+    if training:
+        assert mean is not None and rstd is not None
+        m, r = rows.column(mean), rows.column(rstd)
+    else:
+        m, r = rows.column(running_mean), 1 / np.sqrt(rows.column(running_var) + xhat.dtype.type(epsilon))
+    xhat -= m
+    xhat *= r
+    put(out, "dbeta", row_sums(g))
+    put(out, "dgamma", row_sums(g * xhat))
+    affine(g, of_channels(rows, gamma), None)
+    rows.store(standardize_gradient(g, xhat, r) if training else g * r, out["dx"])
+
+
 Function = Callable[..., None]
 
 OPERATORS: dict[str, tuple[Function, Function]] = {
     "layer_norm": (layer_norm, layer_norm_grad),
     "rms_norm": (rms_norm, rms_norm_grad),
+    "batch_norm": (batch_norm, batch_norm_grad),
 }

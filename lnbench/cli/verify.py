@@ -174,7 +174,7 @@ class _Run:
                 bar.advance(record.begin(case, backend))
                 bar.step(f"{case.label} on {backend}")
                 if self._given["verbose"]:
-                    self._console.print(case.repro(backend) + self._suffix, style="dim", soft_wrap=True)
+                    self._console.print(self._command(case, backend), style="dim", soft_wrap=True)
 
             def on_verdict(verdict: Verdict) -> None:
                 record.add(verdict)
@@ -222,7 +222,11 @@ class _Run:
         return "".join(f" {shlex.quote(w)}" for w in words)
 
     def _repro(self, verdict: Verdict) -> str:
-        return verdict.repro + self._suffix
+        return self._command(verdict.case, verdict.backend)
+
+    def _command(self, case: Case, backend: str) -> str:
+        """What runs this case on this backend again; where the case comes from does not matter to that."""
+        return case.replace(source="").repro(backend) + self._suffix
 
     def _report(self, verdicts: list[Verdict], code: Exit) -> None:
         from lnbench.report import data, github, junit, markdown, terminal

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -60,12 +60,12 @@ def styled(word: str) -> Text:
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = (), title: str = ""
-) -> Table:
-    """A table without lines; the columns named in `right` are aligned right."""
-    made = Table(box=None, pad_edge=False, title=title or None, title_justify="left", header_style="bold")
+) -> RenderableType:
+    """A table without lines, under its title; the columns named in `right` are aligned right."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     numbers = set(right)
     for name in columns:
         made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
         made.add_row(*[cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row])
-    return made
+    return Group(Text(title, style="italic"), made) if title else made

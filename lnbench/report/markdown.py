@@ -7,7 +7,7 @@ from typing import Any
 
 from lnbench.report import summary
 from lnbench.report.terminal import Matrix
-from lnbench.verify.verdict import ORDER, Verdict
+from lnbench.verify.verdict import Verdict
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -25,7 +25,7 @@ def text(verdicts: Sequence[Verdict], *, repro: Callable[[Verdict], str], second
     """The sentence, the counts by backend, every failure with its command, and the pairwise differences."""
     parts = ["## lnbench verify", summary.sentence(verdicts, seconds)]
     lines = summary.by_backend(verdicts)
-    present = [s for s in reversed(ORDER) if any(line.counts[s] for line in lines)]
+    present = summary.present(lines)
     if lines:
         rows = [[f"`{x.backend}`", *[x.counts[s] for s in present], _budget(x.budget), x.tier] for x in lines]
         parts.append(table(["backend", *present, "worst budget", "tier"], rows))

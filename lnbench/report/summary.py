@@ -43,6 +43,20 @@ def failures(verdicts: Iterable[Verdict]) -> list[Failure]:
     return sorted(made, key=lambda f: f.case.elements)
 
 
+def most_telling(found: list[Failure], most: int) -> list[Failure]:
+    """At most `most` of the failures, in order, but always the first of every backend."""
+    firsts = {f.backend: f for f in reversed(found)}
+    others = [f for f in found if f is not firsts[f.backend]]
+    chosen = [*firsts.values(), *others[: max(0, most - len(firsts))]]
+    return [f for f in found if f in chosen]
+
+
+def present(lines: Iterable[BackendLine]) -> list[Status]:
+    """The statuses that occur, from good to bad, SKIPPED last."""
+    held = [s for s in reversed(ORDER) if any(line.counts[s] for line in lines)]
+    return sorted(held, key=lambda s: s is Status.SKIPPED)
+
+
 def _badness(verdict: Verdict) -> tuple[int, float]:
     budget = verdict.budget
     return ORDER.index(verdict.status), -(budget if budget is not None and budget == budget else 0.0)
@@ -105,7 +119,7 @@ def detail(v: Verdict) -> str:
     """Where and how far a verdict is off: "y[3, 17]: expected 1, got 1.5, budget 4e+06 (bound 1.2e-07), 8e+06 ulp"."""
     parts = []
     if v.expected is not None and v.got is not None:
-        parts.append(f"expected {number(v.expected)}, got {number(v.got)}")
+        parts.append(f"expected {number(v.expected, v.case.dtype)}, got {number(v.got, v.case.dtype)}")
     if v.budget is not None:
         bound = "" if v.bound is None else f" (bound {v.bound:.3g})"
         parts.append(f"budget {v.budget:.3g}{bound}")
@@ -116,7 +130,6 @@ def detail(v: Verdict) -> str:
     return f"{place}: {text}" if place and text else place or text
 
 
-def number(value: float) -> str:
-    """A value with the digits that tell float32 values apart, float64 ones where they need more."""
-    short = f"{value:.9g}"
-    return short if float(short) == value or value != value else repr(float(value))
+def number(value: float, dtype: str) -> str:
+    """A value with as many digits as tell neighbours of its dtype apart (statistics of half types are float32)."""
+    return f"{value:.17g}" if dtype == "float64" else f"{value:.9g}"

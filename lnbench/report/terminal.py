@@ -10,7 +10,7 @@ from rich.text import Text
 from lnbench.report import summary
 from lnbench.report.console import styled, table
 from lnbench.verify.differences import Difference
-from lnbench.verify.verdict import ORDER, Status, Verdict
+from lnbench.verify.verdict import Status, Verdict
 
 Matrix = Mapping[tuple[str, str, str], Difference]
 Repro = Callable[[Verdict], str]
@@ -46,7 +46,7 @@ def failure_block(failure: summary.Failure, repro: Repro, limit: int | None = 4)
 def overview(verdicts: Sequence[Verdict]) -> RenderableType:
     """Counts by backend."""
     lines = summary.by_backend(verdicts)
-    present = [s for s in reversed(ORDER) if any(line.counts[s] for line in lines)]
+    present = summary.present(lines)
     columns = ["backend", *present, "worst budget", "tier"]
     rows = [
         [
@@ -100,7 +100,7 @@ def print_report(
 ) -> None:
     """Prints failures (smallest case first), weaknesses, skips, the matrix and, last, the sentence with the counts."""
     found = summary.failures(verdicts)
-    shown = found if verbose else found[:SHOWN]
+    shown = found if verbose else summary.most_telling(found, SHOWN)
     for failure in shown:
         console.print(failure_block(failure, repro, None if verbose else 4), soft_wrap=True)
         console.print()
