@@ -46,9 +46,12 @@ class Bounded:
 
     def _look_for_overflow(self) -> None:
         # The cheap scalar bound is exceeded: look at every element. What is not finite came in with the inputs.
+        # A wide value may be finite where its magnitude, a float64, is infinite already: that is beyond the range.
         top = self.magnitude if self.error is None else self.magnitude + self.error
-        finite = np.isfinite(top) if self.error is None else np.isfinite(self.error + np.zeros_like(top))
-        over = (top > self.arithmetic.limit) & finite & _is_finite(self.value)
+        over = self.magnitude > self.arithmetic.limit
+        if self.error is not None:
+            over = over | ((top > self.arithmetic.limit) & np.isfinite(self.error))
+        over = over & is_finite(self.value)
         self.peak = float(np.max(top, where=np.isfinite(top) & ~over, initial=0.0))
         if over.any():
             self.beyond = over if self.beyond is None else self.beyond | over
@@ -121,7 +124,8 @@ def _like(a: Bounded, error: Array | None, arithmetic: Arithmetic) -> Bounded:
     return out
 
 
-def _is_finite(value: Value) -> Array:
+def is_finite(value: Value) -> Array:
+    """Where a wide value is finite, also beyond the range of float64."""
     return np.isfinite(value.high if hasattr(value, "high") else value)
 
 

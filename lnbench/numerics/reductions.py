@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.bounded import Bounded, is_finite
 from lnbench.numerics.wide import Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,7 +28,7 @@ def _row_sums(a: Bounded, cols: int) -> tuple[Value, Array | float, Array]:
 def _of_rows(a: Bounded, value: Value, error: Array | None, reach: Array) -> Bounded:
     # The partial sums, in any order, are no larger than the sum of magnitudes: that decides on overflow.
     beyond = None if a.beyond is None else np.broadcast_to(a.beyond, a.shape).any(axis=1, keepdims=True)
-    over = (reach > a.arithmetic.limit) & np.isfinite(a.arithmetic.wide.narrow(value))
+    over = (reach > a.arithmetic.limit) & is_finite(value)
     if over.any():
         beyond = over if beyond is None else beyond | over
     top = reach if error is None else reach + error
