@@ -1,5 +1,5 @@
 """Case files: YAML -> cases, with file and line in every error. `reader` knows YAML, `model` the keys, `meaning` what
-they mean together, `expand` defaults and sweeps, `schema` describes it all for editors.
+they mean together, `expand` defaults and sweeps, `json_schema` describes it all for editors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def inline(text: str, overrides: Mapping[str, Any] | None = None) -> list[Case]:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of case files, for editors."""
-    from lnbench.config.schema import schema as build
+    from lnbench.config.json_schema import schema as build
 
     return build()
 
