@@ -1,12 +1,12 @@
 """Data laws: named ways to draw the inputs of a case, each chosen for the mistakes it reveals.
 
-`schema` says what a law is; `data` and `parameters` hold the laws; `draw` makes arrays of them;
+`schema` says what a law is; `data` and `parameters` hold the laws; `drawing` makes arrays of them;
 `files` reads real tensors instead.
 """
 
 from __future__ import annotations
 
-from lnbench.laws.draw import draw, inputs_of, is_unsystematic, law_of
+from lnbench.laws.drawing import draw, inputs_of, is_unsystematic, law_of
 from lnbench.laws.registry import get, names
 from lnbench.laws.schema import KINDS, Law
 

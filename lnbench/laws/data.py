@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lnbench.laws.schema import Array, Block, law, log_uniform, standardized
+from lnbench.laws.schema import Array, Block, coprime, law, log_uniform, standardized
 
 SPIKE = 300.0
 
@@ -126,7 +126,7 @@ def impulses(b: Block) -> Array:
     out *= b.work(2.0**-6)
     # Column c has its entry in row (c * step + first) % total, so all rows share them about evenly.
     rng = b.shared()
-    step, first = int(rng.integers(1, 1 << 20)) | 1, int(rng.integers(0, 1 << 20))
+    step, first = coprime(rng, b.total), int(rng.integers(0, 1 << 20))
     size = log_uniform(rng, 8.0, 1024.0, (b.cols,)) * rng.choice([-1.0, 1.0], b.cols)
     owner = (np.arange(b.cols) * step + first) % b.total
     mine = np.flatnonzero((owner >= b.start) & (owner < b.start + b.rows))

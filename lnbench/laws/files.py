@@ -38,7 +38,8 @@ def read(path: str, wanted: Mapping[str, Tensor], known: Mapping[str, Tensor], v
 
 def _load(path: str) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise UsageError(f"{path} is not an .npz archive; write it with numpy.savez(path, x=..., gamma=...)")
             return {name: file[name] for name in file.files}

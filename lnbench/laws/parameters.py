@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lnbench.laws.schema import Array, Block, law, log_uniform, standardized
+from lnbench.laws.schema import Array, Block, coprime, law, log_uniform, standardized
 
 # By tensor name; an operator's `default_laws` come first, "normal" last.
 DEFAULTS = {"gamma": "signed", "dy": "mixed"}
@@ -92,7 +92,7 @@ def constant(b: Block) -> Array:
 
 @law("dy", reveals="Exchanged or shifted columns and rows: one entry per row is 1, all others are 0.")
 def one_hot(b: Block) -> Array:
-    step = int(b.shared().integers(1, 1 << 20)) | 1
+    step = coprime(b.shared(), b.cols)
     out = np.zeros(b.shape, b.work)
     out[np.arange(b.rows), (b.row[:, 0] * step) % b.cols] = 1
     return out

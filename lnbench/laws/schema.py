@@ -1,6 +1,6 @@
 """What a data law is (`Law`), and what it is given to draw from (`Block`).
 
-A law draws one block of rows of one tensor in the working type; `draw` rounds it to the tensor's
+A law draws one block of rows of one tensor in the working type; `drawing` rounds it to the tensor's
 dtype and places it. Laws hold no state: the same block always gets the same numbers.
 """
 
@@ -140,6 +140,14 @@ class Block:
     def signs(self, shape: tuple[int, ...], negative: float = 0.5) -> Array:
         """-1 with the probability `negative`, otherwise +1."""
         return self.floats(np.where(self.rng.random(shape) < negative, -1, 1))
+
+
+def coprime(rng: np.random.Generator, modulus: int) -> int:
+    """A random step that visits every residue of `modulus`."""
+    step = int(rng.integers(1, 1 << 20))
+    while math.gcd(step, modulus) != 1:
+        step += 1
+    return step
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> Array:
