@@ -6,7 +6,7 @@ Owns views of shared memory, private twins for timing, and copying returned arra
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter_ns
 from typing import Any
 
@@ -39,11 +39,11 @@ class Prepared:
         self.run: Callable[[], None] = self.call.run
         self.load: Callable[[], None] | None = getattr(self.call, "load", None)
 
-    def refresh(self) -> None:
-        """Brings private twins up to what the parent wrote."""
+    def refresh(self, names: Iterable[str] | None = None) -> None:
+        """Brings private twins (all, or those called `names`) up to what the parent wrote."""
         if self.plan.private:
-            for name, twin in self.arrays.items():
-                memory.copy(twin, self.shared[name])
+            for name in self.arrays if names is None else names:
+                memory.copy(self.arrays[name], self.shared[name])
 
     def collect(self) -> Answer:
         """Copies what the backend returned to where the parent reads it."""

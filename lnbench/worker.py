@@ -108,10 +108,10 @@ class Server:
         return self._segments[number]
 
     def do_load(self, handle: int) -> Answer:
-        """Lets the call fetch the present content of its inputs."""
+        """Lets the call fetch the present content of its inputs; outputs keep what the last call left."""
         prepared = self._prepared[handle]
         self._control.phase = "loading"
-        prepared.refresh()
+        prepared.refresh(prepared.plan.inputs)
         if prepared.load is not None:
             prepared.load()
         return {}

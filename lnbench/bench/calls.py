@@ -173,12 +173,13 @@ def _cold_count(arrays: Arrays, cold_bytes: int) -> int:
 
 @dataclass(slots=True)
 class TimedCall:
-    """One item prepared on one lane: a handle for hot caches, many to rotate over for cold ones."""
+    """One item prepared on one lane: a handle for hot caches, many to rotate over for cold ones. names: its inputs."""
 
     lane: Lane
     item: Item
     variants: list[Arrays]
     handles: list[HandleLike] = field(default_factory=list)
+    names: tuple[str, ...] = ()
     loaded: int = 0
     unseen: int = 1000  # number of the last variant that was drawn only to be new
     _turn: int = 0
@@ -191,6 +192,7 @@ class TimedCall:
     def add(self, seed: int) -> None:
         """Opens one more handle, runs it once and checks the outputs."""
         request = self.lane.request(self.item.case, self.item.pass_, self.variants[0], seed)
+        self.names = tuple(request.inputs)
         handle = self.lane.session.open(request)
         if isinstance(handle, Reply):
             checked(handle)
@@ -223,8 +225,7 @@ class TimedCall:
 
     def put(self, arrays: Arrays) -> None:
         """Loads any inputs of the right shapes into the first handle. Raises Failed when the worker dies."""
-        names = self.lane.request(self.item.case, self.item.pass_, arrays, 0).inputs
-        reply = self.handles[0].load(names)
+        reply = self.handles[0].load({name: arrays[name] for name in self.names})
         if reply is not None:
             checked(reply)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 ALPHA = 0.05
 # Up to this many epochs all sign patterns are counted; above it a fixed random subset stands for them.
-EXACT_FLIPS = 16
-RANDOM_FLIPS = 1 << 15
+EXACT_FLIPS = 14
+RANDOM_FLIPS = 1 << 13
 
 
 def t_quantile(probability: float, freedom: float) -> float:
@@ -53,8 +53,8 @@ class Estimate:
     """Mean log ratio and its interval from the log ratios of `epochs` epochs.
 
     theta, low, high: natural logarithms; low and high are infinite where one epoch says nothing of the spread.
-    spread: standard deviation between epochs. flips: p value of the sign-flip test of "no difference".
-    errors: pairs (standard error of theta, degrees of freedom) that the interval had to satisfy.
+    spread: standard deviation between epochs. errors: pairs (standard error of theta, degrees of freedom) that the
+        interval had to satisfy.
     """
 
     theta: float
@@ -62,7 +62,6 @@ class Estimate:
     high: float
     spread: float
     epochs: int
-    flips: float
     errors: tuple[tuple[float, int], ...] = ()
 
     @property
@@ -102,13 +101,13 @@ def estimate(differences: Sequence[float] | np.ndarray, alpha: float = ALPHA, *,
     n = len(d)
     theta = float(d.mean())
     if n < 2:
-        return Estimate(theta, -math.inf, math.inf, math.inf, n, 1.0)
+        return Estimate(theta, -math.inf, math.inf, math.inf, n)
     spread = float(d.std(ddof=1))
     errors = [(spread / math.sqrt(n), n - 1)]
     if pilot is not None and 2 <= pilot < n:
         errors.append((float(d[:pilot].std(ddof=1)) / math.sqrt(n), pilot - 1))
     half = max(t_quantile(1 - alpha / 2, freedom) * error for error, freedom in errors)
-    return Estimate(theta, theta - half, theta + half, spread, n, sign_flips(d), tuple(errors))
+    return Estimate(theta, theta - half, theta + half, spread, n, tuple(errors))
 
 
 def sign_flips(differences: Sequence[float] | np.ndarray) -> float:

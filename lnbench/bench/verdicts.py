@@ -168,7 +168,7 @@ def _explained(row: Row, differences: list[float], e: st.Estimate, evidence: Evi
     percent = 100 * math.expm1(e.half_width)
     if e.half_width > plan.half_width:
         pilot = differences[: plan.pilot]
-        spread = st.estimate(pilot).spread if len(pilot) > 1 else e.spread
+        spread = plain.stdev(pilot) if len(pilot) > 1 else e.spread
         wanted = max(epochs_wanted([spread], replace(plan, pilot=len(pilot))), e.epochs + 1)
         why = f"the interval of +-{percent:.2g} % is too wide for a margin of {100 * plan.margin:.2g} %"
     else:
@@ -274,5 +274,5 @@ def spreads(item: Item, names: Mapping[str, object] | Sequence[str], evidence: E
     for name in names:
         differences = evidence.differences(item, SCREEN, name, rules.baseline)[: rules.plan.pilot]
         if name != rules.baseline and len(differences) > 1:
-            found.append(st.estimate(differences).spread)
+            found.append(plain.stdev(differences))
     return found

@@ -99,7 +99,6 @@ def test_swapping_the_two_sides_mirrors_the_interval_exactly() -> None:
     a, b = np.exp(rng.normal(0, 0.02, (9, 8))), np.exp(rng.normal(0.01, 0.02, (9, 8)))
     one, two = st.estimate(st.log_ratios(list(a), list(b))), st.estimate(st.log_ratios(list(b), list(a)))
     assert (one.low, one.high, one.theta) == pytest.approx((-two.high, -two.low, -two.theta), rel=1e-12)
-    assert one.flips == two.flips
     assert one.p_value(0.02) == pytest.approx(two.p_value(-0.02))
 
 
@@ -112,7 +111,7 @@ def test_the_order_of_rounds_and_of_epochs_does_not_matter() -> None:
     assert (one.low, one.high) == pytest.approx((two.low, two.high))
 
 
-@pytest.mark.parametrize("epochs", [2, 5, 8, 12])
+@pytest.mark.parametrize("epochs", [2, 5, 8, 11])
 def test_sign_flips_count_what_a_full_enumeration_counts(epochs: int) -> None:
     d = np.random.default_rng(epochs).normal(0.5, 1, epochs)
     seen = abs(d.sum())
@@ -122,7 +121,7 @@ def test_sign_flips_count_what_a_full_enumeration_counts(epochs: int) -> None:
 
 
 def test_sign_flips_of_many_epochs_are_sampled_and_never_zero() -> None:
-    assert 0 < st.sign_flips(np.full(30, 0.1)) <= 1 / st.RANDOM_FLIPS * 2
+    assert 0 < st.sign_flips(np.full(30, 0.1)) <= 2 / st.RANDOM_FLIPS
     assert st.sign_flips(np.tile([0.1, -0.1], 15)) == 1.0
 
 
