@@ -32,6 +32,11 @@ class Bar:
         if self._progress is not None:
             self._progress.advance(self._task, count)
 
+    def to(self, what: str, done: int, total: int) -> None:
+        """Where a run is whose length changes on the way."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=what, completed=done, total=total)
+
     def __enter__(self) -> Bar:
         if self._progress is not None:
             self._timer.start()
