@@ -79,8 +79,7 @@ class Bounded:
         """The same values, moved outward by their error and then free of it."""
         if self.error is None:
             return self
-        signs = np.where(self.arithmetic.wide.narrow(self.value) < 0, -1.0, 1.0)
-        moved = self.value + signs * self.error
+        moved = self.value + np.copysign(self.error, self.arithmetic.wide.narrow(self.value))
         return Bounded(moved, None, self.arithmetic, self.peak, self.beyond, self.floor)
 
     def plus_error(self, more: Array | float) -> Bounded:
@@ -197,24 +196,40 @@ def _add(a: Bounded, b: Bounded, *, subtract: bool) -> Bounded:
 def _multiply(a: Bounded, b: Bounded) -> Bounded:
     ar = a.arithmetic
     value = a.value * b.value
-    size = value.size
-    if b.value.size == size and a.value.size < size:
-        a, b = b, a  # b is the smaller one: what can be computed on it alone is cheap
-    by_a = ar.unit * b.magnitude if ar.unit else None  # what multiplies |a|
-    if b.error is not None:
-        by_a = b.error if by_a is None else by_a + b.error
+    if a.value.size < b.value.size:
+        a, b = b, a  # what can be computed on the smaller operand alone is cheap
+    out_magnitude: Array | None = None
     error: Array | None = None
-    if by_a is not None:
-        error = a.magnitude * by_a
+    if b.value.size < value.size:
+        by_a = ar.unit * b.magnitude if ar.unit else None  # what multiplies |a|
+        if b.error is not None:
+            by_a = b.error if by_a is None else by_a + b.error
+        if by_a is not None:
+            error = a.magnitude * by_a
+    else:
+        if ar.unit:
+            out_magnitude = ar.wide.magnitude(value)
+            error = out_magnitude * ar.unit
+        if b.error is not None:
+            error = _sum_of(error, a.magnitude * b.error)
     if a.error is not None:
-        inherited = a.error * b.reach()
-        if error is not None and error.shape == inherited.shape:
-            error += inherited
-        else:
-            error = inherited if error is None else error + inherited
+        error = _sum_of(error, a.error * b.reach())
     if error is not None and ar.tiny:
         error += ar.tiny
-    return Bounded(value, error, ar, a.peak * b.peak, _merged(a, b))
+    out = Bounded(value, error, ar, a.peak * b.peak, _merged(a, b))
+    if out._magnitude is None:
+        out._magnitude = out_magnitude
+    return out
+
+
+def _sum_of(error: Array | None, more: Array) -> Array:
+    # `error` is overwritten where it is large enough: it belongs to the operation that calls.
+    if error is None:
+        return more
+    if error.shape == np.broadcast_shapes(error.shape, more.shape):
+        error += more
+        return error
+    return error + more
 
 
 def _divide(a: Bounded, b: Bounded) -> Bounded:

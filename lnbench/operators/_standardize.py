@@ -23,6 +23,11 @@ def scaled(a: Bounded, gamma: Bounded | None) -> Bounded:
     return a if gamma is None else a * gamma
 
 
+def early_scaled(dy: Bounded, gamma: Bounded | None) -> Bounded:
+    """g = gamma * dy, the gradient at xhat."""
+    return early(scaled(dy, gamma))
+
+
 def shifted(a: Bounded, beta: Bounded | None) -> Bounded:
     """a + beta, or a where there is no beta."""
     return a if beta is None else a + beta
@@ -34,13 +39,13 @@ def kept(m: Bounded, r: Bounded) -> tuple[Bounded, Bounded]:
 
 
 def output(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Bounded | None) -> Bounded:
-    """y = (x - m) * r * gamma + beta, shape of x."""
+    """y = (x - m) * r * gamma + beta, shape of x.
+
+    (x - m) * (r * gamma) + beta has the same roundings as the first form, so it need not be evaluated.
+    """
 
     def direct(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Bounded | None) -> Bounded:
         return shifted(early(scaled(early((x - m) * r), gamma)), beta)
-
-    def scale_first(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Bounded | None) -> Bounded:
-        return shifted((x - m) * scaled(r, gamma), beta)
 
     def fused(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Bounded | None) -> Bounded:
         return shifted(early(scaled(early(x * r - m * r), gamma)), beta)
@@ -49,55 +54,45 @@ def output(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Boun
         scale = scaled(r, gamma)
         return x * scale - m * scale if beta is None else x * scale + (beta - m * scale)
 
-    others: tuple[Callable[..., Bounded], ...] = (fused,)
-    if gamma is not None:
-        others = (scale_first, fused, folded)
-    elif beta is not None:
-        others = (fused, folded)
+    others = (fused,) if gamma is None and beta is None else (fused, folded)
     return either((x, m, r, gamma, beta), direct, *others)
 
 
-def gradient(dy: Bounded, x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None) -> Bounded:
-    """dx = r * (g - mean(g) - xhat * mean(g * xhat)) with g = gamma * dy and xhat = (x - m) * r, shape of x."""
+def standardized(x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+    """xhat = (x - m) * r as backward passes recompute it, shape of x."""
+    return early(either((x, m, r), lambda x, m, r: (x - m) * r, lambda x, m, r: x * r - m * r))
 
-    def projected(g: Bounded, r: Bounded, xhat: Bounded) -> Bounded:
+
+def gradient(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+    """dx = r * (g - mean(g) - xhat * mean(g * xhat)), shape of x, for g = gamma * dy."""
+
+    def projected(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         return r * (g - mean(g) - xhat * mean(g * xhat))
 
-    def direct(dy: Bounded, x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None) -> Bounded:
-        return projected(early(scaled(dy, gamma)), r, early((x - m) * r))
-
-    def fused(dy: Bounded, x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None) -> Bounded:
-        return projected(early(scaled(dy, gamma)), r, early(x * r - m * r))
-
-    def affine(dy: Bounded, x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None) -> Bounded:
+    def affine(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         # dx = r g + b x + c with per-row b and c, from sum(g x) and sum(g) (Caffe2, torch on CPU).
-        g = early(scaled(dy, gamma))
         db, n = total(g), float(x.shape[1])
         b = (db * m - total(g * x)) * (r * r * r) / n
-        return affine_step(g, x, m, r, b, db * r / n)
+        return either((g, x, m, r, b, db * r / n), _centred, _expanded)
 
-    return either((dy, x, m, r, gamma), direct, fused, affine)
-
-
-def affine_step(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
-    """r g + b (x - m) - c; evaluated so, or as r g + b x + (-b m - c)."""
-
-    def together(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
-        return g * r + (x - m) * b - c
-
-    def apart(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
-        return g * r + x * b - (b * m + c)
-
-    return either((g, x, m, r, b, c), together, apart)
+    return either((g, xhat, x, m, r), projected, affine)
 
 
-def scale_terms(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+def _centred(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
+    return g * r + (x - m) * b - c
+
+
+def _expanded(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
+    return g * r + x * b - (b * m + c)
+
+
+def scale_terms(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
     """dy * xhat, the terms whose sum is dgamma, shape of x."""
 
-    def direct(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
-        return dy * early((x - m) * r)
+    def direct(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+        return dy * xhat
 
-    def apart(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+    def apart(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         return dy * x * r - dy * (m * r)
 
-    return either((dy, x, m, r), direct, apart)
+    return either((dy, xhat, x, m, r), direct, apart)

@@ -107,16 +107,17 @@ class BatchNorm(Operator):
         return out
 
     def backward(self, t: Mapping[str, Bounded], case: Case) -> dict[str, Bounded]:
-        x, dy, gamma = t["x"], t["dy"], t.get("gamma")
+        x, dy = t["x"], t["dy"]
+        g = _standardize.early_scaled(dy, t.get("gamma"))
         if _is_training(case):
             m = mean(x)
             m, r = _standardize.kept(m, rsqrt(variance(x, m) + case.epsilon))
-            out = {"dx": _standardize.gradient(dy, x, m, r, gamma)}
         else:
             m, r = t["running_mean"], rsqrt(t["running_var"] + case.epsilon)
-            out = {"dx": _standardize.scaled(dy, gamma) * r}
+        xhat = _standardize.standardized(x, m, r)
+        out = {"dx": _standardize.gradient(g, xhat, x, m, r) if _is_training(case) else g * r}
         if case.gamma:
-            out["dgamma"] = _scale_gradient(dy, x, m, r)
+            out["dgamma"] = _scale_gradient(dy, xhat, x, m, r)
         if case.beta:
             out["dbeta"] = total(dy)
         return out
@@ -152,15 +153,15 @@ def _updated(running: Bounded, batch: Bounded, momentum: float, n: int) -> Bound
     return either((running, batch), weighted, stepped)
 
 
-def _scale_gradient(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
-    def direct(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
-        return total(_standardize.scale_terms(dy, x, m, r))
+def _scale_gradient(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+    def direct(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+        return total(dy * xhat)
 
-    def of_sums(dy: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+    def of_sums(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         # (sum(dy x) - mean sum(dy)) rstd, as Caffe2's SpatialBN has it.
         return (total(dy * x) - m * total(dy)) * r
 
-    return either((dy, x, m, r), direct, of_sums)
+    return either((dy, xhat, x, m, r), direct, of_sums)
 
 
 OPERATOR = BatchNorm()

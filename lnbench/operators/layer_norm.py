@@ -58,12 +58,13 @@ class LayerNorm(Operator):
         return {"y": y, "mean": m, "rstd": r, "std": sqrt(v + case.epsilon), "var": v}
 
     def backward(self, t: Mapping[str, Bounded], case: Case) -> dict[str, Bounded]:
-        x, dy, gamma = t["x"], t["dy"], t.get("gamma")
+        x, dy = t["x"], t["dy"]
         m = mean(x)
         m, r = _standardize.kept(m, rsqrt(variance(x, m) + case.epsilon))
-        out = {"dx": _standardize.gradient(dy, x, m, r, gamma)}
+        g, xhat = _standardize.early_scaled(dy, t.get("gamma")), _standardize.standardized(x, m, r)
+        out = {"dx": _standardize.gradient(g, xhat, x, m, r)}
         if case.gamma:
-            out["dgamma"] = total_rows(_standardize.scale_terms(dy, x, m, r))
+            out["dgamma"] = total_rows(_standardize.scale_terms(dy, xhat, x, m, r))
         if case.beta:
             out["dbeta"] = total_rows(dy)
         return out
