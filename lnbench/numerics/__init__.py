@@ -1,1 +1,1 @@
-"""Floating-point formats, arithmetic wider than the one under test, and `Bounded`. The ground: knows nothing else of lnbench."""
+"""Floating-point formats, arithmetic wider than the one under test, and `Bounded`. Knows nothing else of lnbench."""

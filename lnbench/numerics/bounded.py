@@ -1,8 +1,9 @@
 """`Bounded`: an array of expected values, each with a bound on how far any sound program may be from it.
 
-Running error analysis (Wilkinson; Higham 2002, chapter 3): every operation propagates the errors of its operands and adds
-its own rounding, u |result|, and underflow. Terms of second order in u are covered by the margin that the judge adds.
-Values are computed in an arithmetic so wide that their own error is far below the bound. Sums live in `reductions`.
+Running error analysis (Wilkinson; Higham 2002, chapter 3): every operation propagates the errors of its operands and
+adds its own rounding, u |result|, and underflow. Terms of second order in u are covered by the margin that the judge
+adds. Values are computed in an arithmetic so wide that their own error is far below the bound. Sums live in
+`reductions`, roots in `functions`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Bounded:
     """A 2-D array (rows, cols), (rows, 1), (1, cols) or (1, 1) of expected values with error bounds.
 
     value: wide array. error: float64 array that broadcasts to it, or None for none at all.
-    peak: a number that |value| + error does not exceed where both are finite. floor: a number that no sound program gets
-        below, or None. beyond: where an intermediate may have overflowed, or None for nowhere.
+    peak: a number that |value| + error does not exceed where both are finite.
+    floor: a number that no sound program gets below, or None.
+    beyond: where an intermediate may have overflowed, or None for nowhere.
+    summed: for a sum over rows, the sum of magnitudes that its summation constant multiplies.
     """
 
-    __slots__ = ("_magnitude", "arithmetic", "beyond", "error", "floor", "peak", "value")
+    __slots__ = ("_magnitude", "arithmetic", "beyond", "error", "floor", "peak", "summed", "value")
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Bounded:
     ):
         self.value, self.error, self.arithmetic = value, error, arithmetic
         self.peak, self.beyond, self.floor = peak, beyond, floor
+        self.summed: Array | None = None
         self._magnitude: Array | None = None
         if not peak <= arithmetic.limit:
             self._look_for_overflow()
@@ -117,7 +121,7 @@ class Bounded:
 def _like(a: Bounded, error: Array | None, arithmetic: Arithmetic) -> Bounded:
     out = Bounded.__new__(Bounded)
     out.value, out.error, out.arithmetic, out._magnitude = a.value, error, arithmetic, a._magnitude
-    out.peak, out.beyond, out.floor = a.peak, a.beyond, a.floor
+    out.peak, out.beyond, out.floor, out.summed = a.peak, a.beyond, a.floor, a.summed
     if error is not None and error is not a.error:
         out.peak = a.peak + float(np.max(error, where=np.isfinite(error), initial=0.0))
     return out
@@ -125,7 +129,7 @@ def _like(a: Bounded, error: Array | None, arithmetic: Arithmetic) -> Bounded:
 
 def is_finite(value: Value) -> Array:
     """Where a wide value is finite, also beyond the range of float64."""
-    return np.isfinite(value.high if hasattr(value, "high") else value)
+    return np.asarray(np.isfinite(value.high if hasattr(value, "high") else value))
 
 
 def _merged(a: Bounded, b: Bounded) -> Array | None:
@@ -246,67 +250,6 @@ def _divide(a: Bounded, b: Bounded) -> Bounded:
         error = error + np.where(room > 0, inherited / room, np.where(inherited > 0, np.inf, 0.0))
     top = magnitude + error
     return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), _merged(a, b))
-
-
-def _root_gap(a: Bounded) -> tuple[Array, Array, Array]:
-    # sqrt of the least value a program may have, sqrt of the value, and the distance between the two arguments.
-    magnitude = np.maximum(a.arithmetic.wide.narrow(a.value), 0.0)
-    gap = np.zeros_like(magnitude) if a.error is None else a.error + np.zeros_like(magnitude)
-    if a.floor is not None:
-        gap = np.minimum(gap, np.maximum(magnitude - a.floor, 0.0))
-    return np.sqrt(np.maximum(magnitude - gap, 0.0)), np.sqrt(magnitude), gap
-
-
-def rsqrt(a: Bounded) -> Bounded:
-    """1/sqrt(a), one primitive of at most 4 units (an estimate with Newton steps, or a root and a division)."""
-    ar = a.arithmetic
-    value = 1.0 / ar.wide.sqrt(a.value)
-    low, middle, gap = _root_gap(a)
-    # 1/low - 1/middle without cancellation; the other side of the interval is always nearer. Infinite where a may be 0.
-    up = np.where(gap > 0, gap / (low * middle * (low + middle)), 0.0)
-    error = up + 4.0 * ar.unit / low + ar.tiny
-    error = np.where(np.isinf(middle), 0.0, error)
-    error = np.where(np.isnan(error) | (low == 0.0), np.inf, error)
-    magnitude = ar.wide.magnitude(value)
-    top = magnitude + error
-    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond)
-
-
-def sqrt(a: Bounded) -> Bounded:
-    """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it)."""
-    ar = a.arithmetic
-    value = ar.wide.sqrt(a.value)
-    low, middle, gap = _root_gap(a)
-    magnitude = ar.wide.magnitude(value)
-    error = np.where(gap > 0, gap / (low + middle), 0.0) + 5.0 * ar.unit * magnitude + ar.tiny
-    top = magnitude + error
-    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond, 0.0)
-
-
-def square(a: Bounded) -> Bounded:
-    """a * a, never negative."""
-    out = a * a
-    out.floor = 0.0
-    return out
-
-
-def saved(a: Bounded, *, converted: bool = False) -> Bounded:
-    """`a` (a statistic) after it was stored in the format it is kept in; `converted` when its kind may have changed too."""
-    ar, rules = a.arithmetic, a.arithmetic.rules
-    units = tiny = 0.0
-    if not ar.exact and rules.saved and dtypes.get(rules.saved).unit > ar.unit:
-        units, tiny = dtypes.get(rules.saved).unit, dtypes.get(rules.saved).smallest
-    if converted and rules.converted:
-        units += 2.0 * ar.unit
-    return a.plus_error(units * a.reach() + tiny) if units else a
-
-
-def early(a: Bounded) -> Bounded:
-    """`a` rounded to the storage format where the rules say that a program casts before the affine step."""
-    ar = a.arithmetic
-    if not ar.cast_unit:
-        return a
-    return a.plus_error(ar.cast_unit * a.reach() + dtypes.get(ar.rules.storage).smallest)
 
 
 def either(args: tuple[Bounded | None, ...], first: Callable[..., Bounded], *others: Callable[..., Bounded]) -> Bounded:

@@ -1,4 +1,4 @@
-"""`DoubleDouble`: arrays of unevaluated sums of two doubles, about 106 bits (Dekker 1971; Knuth; Hida, Li and Bailey 2001)."""
+"""`DoubleDouble`: arrays of unevaluated sums of two doubles, about 106 bits (Dekker 1971; Hida, Li and Bailey 2001)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 class DoubleDouble:
-    """An array of numbers high + low with |low| at most half an ulp of high. Non-finite numbers live in `high`, low is 0."""
+    """An array of numbers high + low, |low| at most half an ulp of high; for what is not finite, low is 0."""
 
     __slots__ = ("high", "low")
     __array_ufunc__ = None  # NumPy arrays leave mixed operations to this class
@@ -65,7 +65,7 @@ class DoubleDouble:
         return self.high.size
 
     @property
-    def T(self) -> DoubleDouble:  # noqa: N802 - the name of NumPy
+    def T(self) -> DoubleDouble:
         return DoubleDouble(self.high.T, self.low.T)
 
     def __getitem__(self, key: Any) -> DoubleDouble:

@@ -1,4 +1,4 @@
-"""The floating-point formats: unit roundoff, range, spacing and correct rounding. Names are those of the config keys."""
+"""The floating-point formats: unit roundoff, range, spacing, correct rounding. Names are those of the config keys."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def widen(array: Array, dtype: Any = np.float64) -> Array:
 
 
 def ulp(values: Array, name: str) -> Array:
-    """Distance from |value| to the next larger number of the format `name`, as float64; at least its smallest subnormal.
+    """Distance from |value| to the next larger number of the format `name`, as float64; at least its least subnormal.
 
     values: float64 of any shape; NaN and infinities give infinity.
     """

@@ -27,7 +27,9 @@ def _row_sums(a: Bounded, cols: int) -> tuple[Value, Array | float, Array]:
 
 def _of_rows(a: Bounded, value: Value, error: Array | None, reach: Array) -> Bounded:
     # The partial sums, in any order, are no larger than the sum of magnitudes: that decides on overflow.
-    beyond = None if a.beyond is None else np.broadcast_to(a.beyond, a.shape).any(axis=1, keepdims=True)
+    beyond = (
+        None if a.beyond is None else np.logical_or.reduce(np.broadcast_to(a.beyond, a.shape), axis=1, keepdims=True)
+    )
     over = (reach > a.arithmetic.limit) & is_finite(value)
     if over.any():
         beyond = over if beyond is None else beyond | over
@@ -80,7 +82,7 @@ def _has_exact_mean(a: Bounded) -> Array | None:
         return None
     equal &= (narrow == first).all(axis=1, keepdims=True)
     integer = (first == np.rint(first)) & (np.abs(first) * cols < 2.0**a.arithmetic.sum_format.precision)
-    return equal & integer
+    return np.asarray(equal & integer)
 
 
 def variance(x: Bounded, m: Bounded) -> Bounded:
@@ -138,5 +140,9 @@ def total_rows(a: Bounded) -> Bounded:
         own = reach * share if share < np.inf else np.full_like(reach, np.inf)
         own += a.shape[0] * ar.tiny
         error = own if error is None else own + error
-    beyond = None if a.beyond is None else np.broadcast_to(a.beyond, a.shape).any(axis=0, keepdims=True)
-    return Bounded(value, error, ar, float(np.max(reach, where=np.isfinite(reach), initial=0.0)), beyond)
+    beyond = (
+        None if a.beyond is None else np.logical_or.reduce(np.broadcast_to(a.beyond, a.shape), axis=0, keepdims=True)
+    )
+    out = Bounded(value, error, ar, float(np.max(reach, where=np.isfinite(reach), initial=0.0)), beyond)
+    out.summed = reach
+    return out

@@ -36,7 +36,8 @@ class Rules:
 
     work: format of its arithmetic. storage: format of x, y and their gradients.
     tier: summation constants, see `summation_constant`; `constant` replaces them by one number.
-    sums: format of sums, by default `work`. saved: format to which mean and the statistic are rounded before they are used.
+    sums: format of sums, by default `work`.
+    saved: format to which mean and the statistic are rounded before they are used.
     converted: the statistic was given in some form and may have been converted (two more roundings).
     one_pass: the variance is mean(x*x) - mean(x)**2. early: casts to `storage` before the affine step.
     flush: subnormal numbers count as zero. narrow: nothing is promised beyond the range of `storage`.

@@ -72,18 +72,18 @@ class Plain:
         return np.sqrt(value)
 
     def sum_cols(self, value: Array) -> Array:
-        return np.add.reduce(value, axis=1, keepdims=True)
+        return np.asarray(np.add.reduce(value, axis=1, keepdims=True))
 
     def sum_squares(self, value: Array) -> Array:
         if self.dtype is np.float64 and value.shape[1] <= 1 << 17:
             # One sweep, not pairwise: up to 2**17 terms that stays far below float32's bound.
-            return np.einsum("ij,ij->i", value, value)[:, None]
+            return np.asarray(np.einsum("ij,ij->i", value, value))[:, None]
         return self.sum_cols(value * value)
 
     def sum_rows(self, value: Array) -> Array:
         if self.dtype is np.float64 or value.shape[0] == 0:
-            return np.add.reduce(value, axis=0, keepdims=True)
-        return halve_rows(value)
+            return np.asarray(np.add.reduce(value, axis=0, keepdims=True))
+        return np.asarray(halve_rows(value))
 
     def magnitude(self, value: Array) -> Array:
         return np.abs(value) if self.dtype is np.float64 else np.abs(value).astype(np.float64)
@@ -110,7 +110,8 @@ class Pairs:
     def sum_cols(self, value: DoubleDouble) -> DoubleDouble:
         if value.shape[1] == 0:
             return DoubleDouble(np.zeros((value.shape[0], 1)))
-        return halve_rows(value.T).T
+        summed: DoubleDouble = halve_rows(value.T)
+        return summed.T
 
     def sum_squares(self, value: DoubleDouble) -> DoubleDouble:
         return self.sum_cols(value * value)

@@ -6,10 +6,9 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lnbench.case import Case
-from lnbench.numerics.bounded import Bounded, early, either, saved
+from lnbench.numerics.bounded import Bounded, either
+from lnbench.numerics.functions import early, saved
 from lnbench.numerics.reductions import mean, total
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from lnbench.case import Case
 from lnbench.errors import UsageError
-from lnbench.numerics.bounded import Bounded, either, rsqrt, sqrt
+from lnbench.numerics.bounded import Bounded, either
+from lnbench.numerics.functions import rsqrt, sqrt
 from lnbench.numerics.reductions import mean, total, variance
 from lnbench.operators import _standardize
 from lnbench.operators.schema import Attribute, Cost, Fold, Operator, Tensor, resolve_axes, statistic_dtype, traffic

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lnbench.case import Case
-from lnbench.numerics.bounded import Bounded, rsqrt, sqrt
+from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.functions import rsqrt, sqrt
 from lnbench.numerics.reductions import mean, total_rows, variance
 from lnbench.operators import _standardize
 from lnbench.operators.schema import Cost, Fold, Operator, Tensor, resolve_axes, statistic_dtype, traffic

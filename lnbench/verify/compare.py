@@ -1,14 +1,14 @@
 """`Tally`: holds what a backend returned against expected values and bounds, element by element.
 
-Rules for what is not finite: where the inputs make the expected value NaN, NaN must come; where they make it infinite, or
-for a statistic, anything not finite may come. A value that rounds beyond the output's range must be the infinity of its
-sign. An undecided element (infinite bound) may be anything but NaN, which only epsilon = 0 or a weaker bound excuses; out
-of domain, anything may come.
+Rules for what is not finite: where the inputs make the expected value NaN, NaN must come; where they make it infinite,
+or for a statistic, anything not finite may come. A value that rounds beyond the output's range must be the infinity of
+its sign. An undecided element (infinite bound) may be anything but NaN, which only epsilon = 0 or a weaker bound
+excuses; out of domain, anything may come.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Tally:
     max_bound: float = 0.0
     max_value: float = 0.0
     worst: tuple[int, int] | None = None
-    at_worst: tuple[float, float, float] = field(default=(np.nan, np.nan, np.nan))  # expected, got, bound
+    at_worst: tuple[float, float, float, float] = (np.nan,) * 4  # expected, got, bound, summed magnitudes (see Bounded)
 
     @property
     def passed(self) -> bool:
@@ -124,7 +124,8 @@ class Tally:
         self.budget = top
         self.worst = (row + i, j)
         value = float(self.wide.narrow(expected.value)[i, j])
-        self.at_worst = (value, float(got[i, j]), float(expected.bound[i, j]))
+        summed = np.nan if expected.summed is None else float(expected.summed[i, j])
+        self.at_worst = (value, float(got[i, j]), float(expected.bound[i, j]), summed)
 
     def merge(self, other: Tally) -> None:
         """Adds the comparison of other rows of the same output."""

@@ -1,12 +1,13 @@
-"""Expected values and bounds of one case and pass, in row blocks: folds tensors, evaluates the operator's reference, rounds
-to the output's format. Decides nothing about what a backend returned; that is `compare`.
+"""Expected values and bounds of one case and pass, in row blocks: folds tensors, evaluates the operator's reference,
+rounds to the output's format. Decides nothing about what a backend returned; that is `compare`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Elements of a block: its float64 temporaries stay in the second-level cache.
 BLOCK_ELEMENTS = 1 << 15
+
+# Rows of a problem: a range, or single ones.
+Where = slice | Array
 
 # Terms of second order in u that `Bounded` leaves out: a chain of 30 operations has at most 30 u relative to the bound.
 SECOND_ORDER = 2.0**-19
@@ -45,31 +49,38 @@ class Rows:
         else:
             self._array = array.reshape((1, fold.cols) if along == "column" else (fold.rows, 1))
 
-    def block(self, start: int, stop: int) -> Array:
-        """Rows start..stop as a 2-D array of the tensor's own format."""
+    def block(self, where: Where) -> Array:
+        """Some rows as a 2-D array of the tensor's own format; all of a `column` tensor."""
         if self.along == "column":
             return self._array
-        if self._index is not None:
-            at = np.unravel_index(np.arange(start, stop), self._index)
-            return self._array[at].reshape(stop - start, self._cols)
-        return self._array[start:stop].reshape(stop - start, self._cols)
+        if self._index is None:
+            found = self._array[where]
+        else:
+            rows = np.arange(where.start, where.stop) if isinstance(where, slice) else where
+            found = self._array[np.unravel_index(rows, self._index)]
+        return found.reshape(-1 if found.size else found.shape[0], self._cols)
 
 
 def _joins(array: Array, axes: int) -> bool:
     # Whether the first `axes` axes can be one axis of a view.
     dims = [(n, s) for n, s in zip(array.shape[:axes], array.strides[:axes], strict=True) if n != 1]
-    return axes > 0 and (array.size == 0 or all(s == n2 * s2 for (_, s), (n2, s2) in zip(dims, dims[1:], strict=False)))
+    return axes > 0 and (array.size == 0 or all(s == n2 * s2 for (_, s), (n2, s2) in pairwise(dims)))
 
 
 @dataclass(slots=True)
 class Expected:
-    """Expected values of one output over a block. bound: float64, infinite where nothing can be decided; beyond: out of domain."""
+    """Expected values of one output over a block.
+
+    bound: float64, infinite where nothing can be decided. beyond: where a program may leave the range, or None.
+    tainted: rows that NaN or infinite inputs reach, (rows, 1) or (1, 1), or None. summed: see `Bounded`.
+    """
 
     value: Value
     bound: Array
     magnitude: Array
     beyond: Array | None
-    tainted: Array | None  # rows that NaN or infinite inputs reach, (rows, 1) or (1, 1)
+    tainted: Array | None
+    summed: Array | None = None
 
     @property
     def nbytes(self) -> int:
@@ -87,7 +98,7 @@ class Problem:
     inputs: dict[str, tuple[Rows, str]]
     outputs: dict[str, Tensor]
     domain: float = math.inf
-    finite: bool = field(default=True)
+    _infinite: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: Case, pass_: str, inputs: Mapping[str, Array], kind: str, stat_dtype: str | None) -> Problem:
@@ -107,35 +118,45 @@ class Problem:
     def elements(self) -> int:
         return self.fold.rows * self.fold.cols
 
-    def blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[slice]:
         """Row ranges of about `BLOCK_ELEMENTS` elements; one empty range when there are no rows."""
+        stop = self.fold.rows if stop is None else stop
         step = max(1, BLOCK_ELEMENTS // max(self.fold.cols, 1))
         if start == stop:
-            yield start, stop
+            yield slice(start, stop)
         for at in range(start, stop, step):
-            yield at, min(at + step, stop)
+            yield slice(at, min(at + step, stop))
 
-    def evaluate(self, arithmetic: Arithmetic, start: int, stop: int, names: Collection[str]) -> dict[str, Expected]:
-        """Expected values of the outputs `names` over rows start..stop.
+    def index(self, name: str, row: int, col: int) -> tuple[int, ...]:
+        """The index, in the output's own shape, of a folded element."""
+        tensor = self.outputs[name]
+        if tensor.along == "row" and len(tensor.shape) == 1:
+            return (row,)
+        return self.fold.index(row, col, tensor.along)
 
-        Outputs along `column` are this block's part of the sum, not yet rounded to their format: add parts with `joined`
+    def has_infinite(self, name: str) -> bool:
+        """Whether an input holds an infinity; looked up once."""
+        if name not in self._infinite:
+            rows = self.inputs[name][0] if name in self.inputs else None
+            blocks = () if rows is None else (rows.block(w) for w in self.blocks())
+            self._infinite[name] = any(bool(np.isinf(b).any()) for b in blocks)
+        return self._infinite[name]
+
+    def evaluate(self, arithmetic: Arithmetic, where: Where, names: Collection[str]) -> dict[str, Expected]:
+        """Expected values of the outputs `names` over some rows.
+
+        Outputs along `column` are these rows' part of the sum, not yet rounded to their format: add them up in `Parts`
         and call `finished`.
         """
         with np.errstate(all="ignore"):
-            t = {n: given(rows.block(start, stop), dtype, arithmetic) for n, (rows, dtype) in self.inputs.items()}
+            t = {n: given(rows.block(where), dtype, arithmetic) for n, (rows, dtype) in self.inputs.items()}
             tainted, outside = self._tainted(t), self._outside(t)
             text = self.operator.forward if self.pass_ == "forward" else self.operator.backward
             found = text(t, self.case)
             out = {}
             for name in names:
-                b, column = found[name], self.outputs[name].along == "column"
-                beyond = b.beyond
-                if outside is not None:
-                    mask = outside.any(keepdims=True) if column else outside
-                    beyond = mask if beyond is None else beyond | mask
-                reached = tainted.any(keepdims=True) if column and tainted is not None else tainted
-                bound = np.zeros(b.shape) if b.error is None else b.error
-                expected = Expected(b.value, bound, b.magnitude, beyond, reached)
+                column = self.outputs[name].along == "column"
+                expected = _expected(found[name], tainted, outside, whole=column)
                 out[name] = expected if column else self.finished(name, expected, arithmetic)
             return out
 
@@ -167,26 +188,23 @@ class Problem:
                 bound += 0.5 * dtypes.ulp(expected.magnitude + bound, form.name)
             bound += form.normal if rules.flush else form.smallest
             np.copyto(bound, np.inf, where=np.isnan(bound))
-        return Expected(expected.value, bound, expected.magnitude, expected.beyond, expected.tainted)
+        return replace(expected, bound=bound)
 
 
-def joined(parts: list[Expected], arithmetic: Arithmetic) -> Expected:
-    """The sum of parts of a `column` output, added as a binary tree."""
-    while len(parts) > 1:
-        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
-        parts = [_sum(p[0], p[1], arithmetic) if len(p) == 2 else p[0] for p in pairs]
-    return parts[0]
+def _expected(b: Bounded, tainted: Array | None, outside: Array | None, *, whole: bool) -> Expected:
+    # `whole`: what happens to any row happens to the output.
+    if whole:
+        tainted = None if tainted is None else np.asarray(tainted.any(keepdims=True))
+        outside = None if outside is None else np.asarray(outside.any(keepdims=True))
+    bound = np.zeros(b.shape) if b.error is None else b.error
+    return Expected(b.value, bound, b.magnitude, _either(b.beyond, outside), tainted, b.summed)
 
 
 def _sum(a: Expected, b: Expected, arithmetic: Arithmetic) -> Expected:
     value = a.value + b.value
-    return Expected(
-        value,
-        a.bound + b.bound,
-        arithmetic.wide.magnitude(value),
-        _either(a.beyond, b.beyond),
-        _either(a.tainted, b.tainted),
-    )
+    beyond, tainted = _either(a.beyond, b.beyond), _either(a.tainted, b.tainted)
+    summed = None if a.summed is None or b.summed is None else a.summed + b.summed
+    return Expected(value, a.bound + b.bound, arithmetic.wide.magnitude(value), beyond, tainted, summed)
 
 
 def _either(a: Array | None, b: Array | None) -> Array | None:
@@ -212,4 +230,7 @@ class Parts:
 
     def total(self) -> Expected:
         with np.errstate(all="ignore"):
-            return joined([p for _, p in reversed(self._held)], self._arithmetic)
+            found = self._held[-1][1]
+            for _, part in reversed(self._held[:-1]):
+                found = _sum(part, found, self._arithmetic)
+        return found

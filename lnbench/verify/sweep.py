@@ -1,4 +1,4 @@
-"""Runs a comparison over all rows of a problem: on all cores in row blocks, or from the cache of small expected values."""
+"""Visits all rows of a problem: in row blocks on all cores, or from the cache of small expected values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -23,7 +24,7 @@ Blocks = list[tuple[int, dict[str, Expected]]]
 CACHE_BYTES = 64 << 20
 # Larger problems are neither cached nor worth keeping on one thread.
 SMALL_ELEMENTS = 1 << 18
-# Temporaries of one evaluation, in float64 copies of a block; sets how many blocks may be in flight with very long rows.
+# Temporaries of one evaluation, in float64 copies of a block: limits the blocks in flight when rows are very long.
 COPIES = 24
 FREE_BYTES = 192 << 20
 
@@ -60,12 +61,23 @@ _cache = _Cache(CACHE_BYTES)
 
 def digest(inputs: Mapping[str, Array]) -> bytes:
     """An identity of the inputs' content."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in sorted(inputs):
-        array = np.ascontiguousarray(inputs[name])
-        found.update(f"{name}{array.dtype}{array.shape}".encode())
-        found.update(array.view(np.uint8).data if array.size else b"")
+    return b"".join(name.encode() + _digest(array) for name, array in sorted(inputs.items()))
+
+
+def _digest(array: Array) -> bytes:
+    content = np.ascontiguousarray(array)
+    found = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+    found.update(content.view(np.uint8).data if array.size else b"")
     return found.digest()
+
+
+def key_of(problem: Problem, inputs: Mapping[str, Array]) -> Any:
+    """What the expected values of a problem depend on, beside the rules."""
+    c = problem.case
+    what = (c.op, c.shape, c.axis, c.epsilon, c.dtype, c.affine_dtype, c.gamma, c.beta, c.attributes)
+    used = digest({n: inputs[n] for n in problem.inputs})
+    formats = tuple((n, t.dtype) for n, t in problem.outputs.items())
+    return (*what, problem.pass_, problem.domain, formats, used)
 
 
 def cores() -> int:
@@ -92,9 +104,9 @@ def _evaluated(problem: Problem, arithmetic: Arithmetic, key: Any) -> Blocks:
         return found
     blocks: Blocks = []
     parts: dict[str, Parts] = {}
-    for start, stop in problem.blocks(0, problem.fold.rows):
-        values = problem.evaluate(arithmetic, start, stop, problem.outputs)
-        blocks.append((start, {n: e for n, e in values.items() if problem.outputs[n].along != "column"}))
+    for rows in problem.blocks():
+        values = problem.evaluate(arithmetic, rows, problem.outputs)
+        blocks.append((rows.start, {n: e for n, e in values.items() if problem.outputs[n].along != "column"}))
         for name, e in values.items():
             if problem.outputs[name].along == "column":
                 parts.setdefault(name, Parts(arithmetic)).add(e)
@@ -107,7 +119,7 @@ def _evaluated(problem: Problem, arithmetic: Arithmetic, key: Any) -> Blocks:
 def _split(problem: Problem, pieces: int) -> list[tuple[int, int]]:
     rows = problem.fold.rows
     edges = [rows * i // pieces for i in range(pieces + 1)]
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a] or [(0, 0)]
+    return [(a, b) for a, b in pairwise(edges) if b > a] or [(0, 0)]
 
 
 Visit = Callable[[int, dict[str, Expected]], None]
@@ -116,7 +128,7 @@ Visit = Callable[[int, dict[str, Expected]], None]
 def visit(
     problem: Problem, arithmetic: Arithmetic, names: Collection[str], make: Callable[[], Visit], key: Any = None
 ) -> None:
-    """Calls a visitor made by `make` (one per thread) with every block: its first row and its outputs `names`, finished."""
+    """Calls visitors, one made by `make` per thread, with every block: its first row and its outputs `names`."""
     workers = _workers(problem)
     if workers == 1 and problem.elements <= SMALL_ELEMENTS:
         see = make()
@@ -127,11 +139,11 @@ def visit(
 
     def work(piece: tuple[int, int], see: Visit) -> dict[str, Parts]:
         parts = {n: Parts(arithmetic) for n in columns}
-        for start, stop in problem.blocks(*piece):
-            values = problem.evaluate(arithmetic, start, stop, names)
+        for rows in problem.blocks(*piece):
+            values = problem.evaluate(arithmetic, rows, names)
             for name in columns:
                 parts[name].add(values.pop(name))
-            see(start, values)
+            see(rows.start, values)
         return parts
 
     pieces = _split(problem, 1 if workers == 1 else min(4 * workers, problem.fold.rows))
@@ -162,7 +174,7 @@ def tallies(
 
         def see(start: int, values: dict[str, Expected]) -> None:
             for name, expected in values.items():
-                own[name].add(expected, got[name].block(start, start + expected.bound.shape[0]), start)
+                own[name].add(expected, got[name].block(slice(start, start + expected.bound.shape[0])), start)
 
         return see
 

@@ -1,4 +1,4 @@
-"""The named weaker bounds: a program that breaks the strict bound but keeps one of these is UNSTABLE, and the sentence says why."""
+"""The named weaker bounds: a program that breaks the strict bound but keeps one of these is UNSTABLE, and told why."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _is_short(rules: Rules) -> bool:
 WEAKER = (
     Weaker(
         "one-pass variance",
-        "they keep the bound of a one-pass variance, mean(x*x) - mean(x)**2, which cancels where |mean| is large beside "
-        "the standard deviation; sum (x - mean)**2 instead",
+        "they keep the bound of a one-pass variance, mean(x*x) - mean(x)**2, which cancels where |mean| is large "
+        "beside the standard deviation; sum (x - mean)**2 instead",
         lambda rules: None if rules.one_pass else rules.replace(one_pass=True),
         nan_allowed=True,
     ),
