@@ -12,7 +12,7 @@ from typing import Any
 
 from lnbench.case import Case
 from lnbench.config.meaning import Origin, build
-from lnbench.config.model import KEYS
+from lnbench.config.model import KEYS, number
 from lnbench.config.reader import Located, describe, located
 from lnbench.errors import nearest
 from lnbench.operators import registry
@@ -127,4 +127,5 @@ def _word(key: str, value: Any) -> str:
         key, value = ("axes" if key == "axis" else key), ",".join(map(str, value))
     if key in ("dtype", "law", "passes") and isinstance(value, str):
         return value
+    value = number(value)
     return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"

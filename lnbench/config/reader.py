@@ -181,16 +181,19 @@ def _line(event: yaml.Event) -> int:
 
 def describe(value: Any) -> str:
     """A value as an error quotes it."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return f"the list {_short(str([item.plain() if isinstance(item, Located) else item for item in value]))}"
+    if isinstance(value, dict | list):
+        plain = Located(value).plain() if _has_lines(value) else value
+        return f"the {'list' if isinstance(plain, list) else 'mapping'} {_short(str(plain))}"
     if value is None:
         return "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
     kind = {str: "the text", int: "the number", float: "the number"}.get(type(value), f"the {type(value).__name__}")
     return f"{kind} {_short(repr(value) if isinstance(value, str) else str(value))}"
+
+
+def _has_lines(value: dict[str, Any] | list[Any]) -> bool:
+    return any(isinstance(item, Located) for item in (value.values() if isinstance(value, dict) else value))
 
 
 def _short(text: str) -> str:
