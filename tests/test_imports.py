@@ -20,7 +20,7 @@ BACKENDS = Path(lnbench_backends.__file__).parent
 LAYERS = (
     ("errors", "numerics", "callable_module", "probe"),
     ("case", "config", "operators", "laws", "layouts", "memory"),
-    ("backend", "library", "registry", "protocol", "buffers"),
+    ("backend", "library", "registry", "protocol", "buffers", "blame"),
     ("postmortem", "process", "prepared", "worker", "handle", "pool"),
     ("verify", "bench"),
     ("results", "machine"),

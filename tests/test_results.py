@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from lnbench import results
+from lnbench.bench.record import SAMPLE_COLUMNS, TIMING_COLUMNS
 from lnbench.case import Case
 from lnbench.errors import ResultsError
 from lnbench.verify.verdict import Status, Verdict
@@ -156,3 +157,10 @@ def test_a_whole_file_replaces_the_old_one_or_leaves_it(tmp_path: Path) -> None:
     with pytest.raises(ResultsError):
         results.write_whole(tmp_path / "none" / "report.xml", "text")
     assert [p.name for p in tmp_path.iterdir()] == ["report.xml"]
+
+
+def test_the_documentation_names_every_column() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
+    for columns in (results.VERDICT_COLUMNS, TIMING_COLUMNS, SAMPLE_COLUMNS):
+        for name, meaning in columns.items():
+            assert f"| `{name}` | {meaning} |" in text

@@ -14,6 +14,7 @@ import click
 from lnbench.cli import _exports
 from lnbench.cli._options import case_options, cases_of, integers, overrides_of
 from lnbench.cli._output import color_option, say, stderr
+from lnbench.cli._units import duration
 from lnbench.errors import Exit, UsageError, worst
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ _KEPT = ("backends", "require", "timeout", "checks", "in_process", "target")
 @click.option("--check", "checks", multiple=True, metavar="NAME", help="Only these checks (see `lnbench list checks`).")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    metavar="S",
-    help="Seconds for one call (default: 60).",
+    callback=duration,
+    default="60s",
+    metavar="TIME",
+    help="For one call, such as 5s (default: 60s).",
 )
 @click.option("--fail-on", type=click.Choice(["skipped"]), help="Also fail when something was skipped.")
 @click.option("-x", "--stop-on-first-error", "stop", is_flag=True, help="Stop after the first case that fails.")
@@ -91,7 +92,8 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     cases = _cases(given) if record is None else record.cases
     if given["listing"]:
         return _list(cases, given["backends"] or DEFAULT_BACKENDS)
-    backends = tuple(name for spec in given["backends"] or DEFAULT_BACKENDS for name in pool.expand(spec))
+    specs = given["backends"] or DEFAULT_BACKENDS
+    backends = tuple(dict.fromkeys(name for spec in specs for name in pool.expand(spec)))
     if record is None:
         settings = {name: given[name] for name in _KEPT} | {"backends": list(backends)}
         record = Record("verify", cases, given["output"], settings)

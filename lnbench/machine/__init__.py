@@ -3,9 +3,9 @@
 Reads and advises only; never changes a setting.
 """
 
-from lnbench.machine.backends import Installed, backends
-from lnbench.machine.ceilings import Ceilings, ceilings, plan
-from lnbench.machine.environment import Cache, caches, environment, last_level_cache, processors
+from lnbench.machine.bandwidth import Ceilings, ceilings, plan
+from lnbench.machine.facts import Cache, caches, environment, last_level_cache, processors
+from lnbench.machine.installed import Installed, backends
 from lnbench.machine.noise import warnings
 
 __all__ = [

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from lnbench.machine import environment as facts
+from lnbench.machine import facts
 
 # Share of one processor that must be missing before it is worth a sentence.
 _NOTICEABLE = 0.02

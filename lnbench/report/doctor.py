@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from lnbench.machine import Ceilings, Installed
-from lnbench.machine.ceilings import Measurement
+from lnbench.machine.bandwidth import Measurement
 from lnbench.report.console import styled, table
 
 BAR = 40
@@ -45,7 +45,7 @@ def size(count: float) -> str:
     while value >= 1024 and len(units) > 1:
         value /= 1024
         units.pop(0)
-    return f"{value:.3g} {units[0]}"
+    return f"{value:.4g} {units[0]}"
 
 
 def ceilings_table(found: Ceilings) -> RenderableType:

@@ -10,12 +10,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
 from lnbench.errors import EnvironmentUnfit
-from lnbench.machine import environment as facts
+from lnbench.machine import facts
 
 # Changed when the measuring loops change: older files are measured again.
 VERSION = 1
@@ -142,7 +143,8 @@ def _store(found: Ceilings) -> None:
         partial.write_text(found.to_json())
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def measure(operation: str, stores: str, threads: int, size: int) -> float:
