@@ -6,7 +6,7 @@ They run what the commands of the same names run, and return rows instead of pri
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from lnbench import config
 from lnbench.case import Case
-from lnbench.errors import UsageError
+from lnbench.errors import EnvironmentUnfit, UsageError
 
 if TYPE_CHECKING:
     from lnbench.backend import Backend
+    from lnbench.bench.record import Item, Row
+    from lnbench.bench.stopping import Plan
+    from lnbench.bench.verdicts import Rules
     from lnbench.verify.verdict import Verdict
 
 _numbers = count()
@@ -70,7 +73,80 @@ def verify(
     with _specs(_several(backend)) as (names, objects):
         found = runner.run(chosen, names, options) if names else []
         local = replace(options, in_process=True)
-        return found + (runner.run(chosen, objects, local) if objects else [])
+        more = runner.run(chosen, list(objects), local) if objects else []
+        return found + [replace(v, backend=objects[v.backend]) for v in more]
+
+
+def bench(
+    backends: str | Path | Sequence[str | Path],
+    cases: str | Path | Case | Iterable[Case] = "models",
+    *,
+    baseline: str | None = None,
+    margin: float = 0.02,
+    time_budget: float | None = None,
+    epochs: int | None = None,
+    rounds: int | None = None,
+    cache: str = "hot",
+    timeout: float = 60.0,
+) -> list[Row]:
+    """Measures backends against each other and returns one row per backend, case and pass.
+
+    backends: names, paths, modules or libraries; objects cannot be measured, because every epoch starts new processes.
+    baseline: what ratios are to, by default the first. margin: the difference that matters, 0.02 is 2 %. time_budget:
+    seconds for all. cache: hot or cold. Raises UnknownBackend, Unavailable, ConfigError and UsageError.
+    """
+    from lnbench import machine, pool
+    from lnbench.bench import runner
+    from lnbench.bench.epoch import Circumstances
+    from lnbench.bench.record import CACHES, Contender, Item
+    from lnbench.bench.stopping import Plan
+    from lnbench.bench.world import World
+    from lnbench.verify.truth import Truth
+
+    given = [backends] if isinstance(backends, (str, Path)) else list(backends)
+    names = list(dict.fromkeys(name for b in given for name in pool.expand(str(b))))
+    if cache not in CACHES or (baseline or names[0]) not in names:
+        raise UsageError(f"cache is one of {', '.join(CACHES)}, and baseline one of {', '.join(names)}")
+    default = Plan()
+    plan = Plan(
+        pilot=epochs or default.pilot,
+        most_epochs=epochs or default.most_epochs,
+        margin=margin,
+        budget=time_budget,
+        rounds=rounds,
+    )
+    items = [Item(case, pass_, cache) for case in _cases(cases) for pass_ in case.pass_names]
+    how = Circumstances(timeout=timeout, cold_bytes=3 * machine.last_level_cache())
+    contenders = [Contender(name, name) for name in names]
+    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, World(Truth())).rows
+
+
+def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:
+    """How timings are judged on this machine: by the operators' traffic and the machine's ceilings."""
+    from lnbench.bench.verdicts import Rules
+    from lnbench.operators import registry
+
+    def traffic(item: Item) -> float:
+        return registry.get(item.case.op).cost(item.case, item.pass_).bytes
+
+    return Rules(plan=plan, baseline=baseline, gate=gate, traffic=traffic, ceiling=_ceiling(traffic))
+
+
+def _ceiling(traffic: Callable[[Item], float]) -> Callable[[Item], float | None]:
+    """What the machine moves for an item in GB/s; None where that was not measured or the first cache holds it all."""
+    from lnbench import machine
+
+    try:
+        found = machine.ceilings()
+    except EnvironmentUnfit:
+        return lambda item: None
+    first = min((c.bytes for c in machine.caches()), default=32 << 10)
+
+    def ceiling(item: Item) -> float | None:
+        size, operation = int(traffic(item)), "copy" if item.pass_ == "forward" else "triad"
+        return None if size <= first else found.best(operation, item.case.threads, size)
+
+    return ceiling
 
 
 def _several(backend: Any) -> list[Any]:
@@ -86,22 +162,22 @@ def _cases(cases: str | Path | Case | Iterable[Case]) -> list[Case]:
 
 
 @contextmanager
-def _specs(backends: Sequence[Any]) -> Iterator[tuple[list[str], list[str]]]:
-    """(names, objects) as words that name backends; an object is an attribute of a module that exists meanwhile."""
+def _specs(backends: Sequence[Any]) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """(names, objects): words that name backends, those of objects with the name that each object has."""
     from lnbench import pool
     from lnbench.backend import is_backend
 
     module = ModuleType(f"lnbench_objects_{next(_numbers)}")
     module.__spec__ = ModuleSpec(module.__name__, None)
     names: list[str] = []
-    objects: list[str] = []
+    objects: dict[str, str] = {}
     for backend in backends:
         if isinstance(backend, (str, Path)):
             names += pool.expand(str(backend))
         elif is_backend(backend):
-            attribute = f"{backend.name}_{len(objects)}"
+            attribute = f"backend_{len(objects)}"
             setattr(module, attribute, backend)
-            objects.append(f"{module.__name__}:{attribute}")
+            objects[f"{module.__name__}:{attribute}"] = backend.name
         else:
             raise UsageError(f"{backend!r} is no backend; give a name, a path, or an object of the Backend protocol")
     sys.modules[module.__name__] = module

@@ -12,7 +12,7 @@ from lnbench.cli import _exports
 from lnbench.cli._options import case_options, cases_of, integers, overrides_of
 from lnbench.cli._output import color_option, say, stderr
 from lnbench.cli._units import duration, share
-from lnbench.errors import EnvironmentUnfit, Exit, UsageError, nearest, worst
+from lnbench.errors import Exit, UsageError, nearest, worst
 
 if TYPE_CHECKING:
     from lnbench.bench.outcome import Outcome
@@ -178,9 +178,8 @@ class _Run:
 
     @property
     def _rules(self) -> Rules:
+        from lnbench import api
         from lnbench.bench.stopping import Plan
-        from lnbench.bench.verdicts import Rules
-        from lnbench.operators import registry
 
         given = self._given
         quick = given["quick"]
@@ -193,13 +192,7 @@ class _Run:
             budget=given["budget"] or (QUICK_SECONDS if quick else None),
             rounds=given["rounds"],
         )
-        return Rules(
-            plan=plan,
-            baseline=self._baseline,
-            gate="slower" in given["fail_on"],
-            traffic=lambda item: registry.get(item.case.op).cost(item.case, item.pass_).bytes,
-            ceiling=_ceiling(),
-        )
+        return api.rules(plan, self._baseline, gate="slower" in given["fail_on"])
 
     @property
     def _how(self) -> Any:
@@ -272,22 +265,3 @@ class _Run:
             say(f"Interrupted; finished epochs are in {folder.path}: lnbench bench --resume {folder.path}")
         else:
             folder.finish(code)
-
-
-def _ceiling() -> Callable[[Item], float | None]:
-    """What the machine moves for an item in GB/s; None where that was not measured or the first cache holds it all."""
-    from lnbench import machine
-    from lnbench.operators import registry
-
-    try:
-        found = machine.ceilings()
-    except EnvironmentUnfit:
-        return lambda item: None
-    first = min((c.bytes for c in machine.caches()), default=32 << 10)
-
-    def ceiling(item: Item) -> float | None:
-        working_set = registry.get(item.case.op).cost(item.case, item.pass_).bytes
-        operation = "copy" if item.pass_ == "forward" else "triad"
-        return None if working_set <= first else found.best(operation, item.case.threads, working_set)
-
-    return ceiling
