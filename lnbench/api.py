@@ -101,7 +101,7 @@ def bench(
     from lnbench.bench.record import CACHES, Contender, Item
     from lnbench.bench.stopping import Plan
     from lnbench.bench.world import World
-    from lnbench.verify.truth import Truth
+    from lnbench.verify.right import Right
 
     given = [backends] if isinstance(backends, (str, Path)) else list(backends)
     names = list(dict.fromkeys(name for b in given for name in pool.expand(str(b))))
@@ -118,7 +118,7 @@ def bench(
     items = [Item(case, pass_, cache) for case in _cases(cases) for pass_ in case.pass_names]
     how = Circumstances(timeout=timeout, cold_bytes=3 * machine.last_level_cache())
     contenders = [Contender(name, name) for name in names]
-    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, World(Truth())).rows
+    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, World(Right())).rows
 
 
 def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:

@@ -61,6 +61,12 @@ QUICK_EPOCHS, QUICK_SECONDS = 3, 50.0
     help="State of the caches before each call (default: hot).",
 )
 @click.option("--threads", metavar="N,N", help="Run every case with each of these thread counts.")
+@click.option(
+    "--require",
+    type=click.Choice(["tier2", "tier1", "stable", "any"]),
+    default="stable",
+    help="How right a result must be to be timed (default: stable).",
+)
 @click.option("--timeout", callback=duration, default="60s", metavar="TIME", help="For one call (default: 60s).")
 @click.option("--freeze", is_flag=True, help="Stop the other workers while one is measured.")
 @click.option(
@@ -116,7 +122,19 @@ def _cases(given: Mapping[str, Any]) -> list[Case]:
 
 
 # What a resumed run takes from the earlier one, always: samples of other plans cannot be joined.
-_KEPT = ("backends", "baseline", "margin", "quick", "epochs", "rounds", "cache", "timeout", "freeze", "allocator")
+_KEPT = (
+    "backends",
+    "baseline",
+    "margin",
+    "quick",
+    "epochs",
+    "rounds",
+    "cache",
+    "timeout",
+    "freeze",
+    "allocator",
+    "require",
+)
 
 
 class _Run:
@@ -159,7 +177,7 @@ class _Run:
         from lnbench.bench import runner
         from lnbench.bench.outcome import Listener
         from lnbench.bench.world import World
-        from lnbench.verify.truth import Truth
+        from lnbench.verify.right import Right
 
         listener = Listener(
             on_block=self._keep,
@@ -167,7 +185,13 @@ class _Run:
             on_progress=lambda p: bar.to(p.doing and f"{p.doing}, epoch {p.epoch + 1}", p.done, p.planned),
         )
         return runner.run(
-            self._items, self._contenders, self._rules, self._how, World(Truth()), listener=listener, done=self._done()
+            self._items,
+            self._contenders,
+            self._rules,
+            self._how,
+            World(Right(self._given["require"])),
+            listener=listener,
+            done=self._done(),
         )
 
     @property
