@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -88,13 +89,24 @@ def open_session(
     return cast(SessionLike, session)  # its sample() takes its own handles only
 
 
+def is_runnable(pid: int | None) -> bool:
+    """Whether a thread of the process runs or waits for a processor; False where the system does not tell."""
+    folder = Path(f"/proc/{pid}/task")
+    try:
+        states = [(task / "stat").read_bytes().rpartition(b")")[2].split()[0] for task in folder.iterdir()]
+    except OSError:  # no /proc, or the process ended meanwhile
+        return False
+    return b"R" in states
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """The outside. now: a monotonic clock in seconds."""
+    """The outside. now: a monotonic clock in seconds. machine: what disturbs at this moment (load, pressure)."""
 
     truth: Truth
     open_session: Callable[..., SessionLike] = open_session
     draw: Callable[..., Arrays] = laws.draw
     now: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
+    is_runnable: Callable[[int | None], bool] = is_runnable
     machine: Callable[[], Mapping[str, float]] = field(default=dict)

@@ -90,7 +90,7 @@ class Script:
     wrong: outputs are wrong. crash_after, broken, skips: how it fails. remembers: calls on known content are so much
     quicker. afterwards: share of its time that is used after the call. clock: what its own clock shows of it.
     lazy: results are computed when asked for. stale: the first results are returned for ever. spins: seconds that its
-    threads spin after a call. processors: how many it uses.
+    threads spin after a call. processors: how many it uses. collects: seconds that asking for outputs takes.
     """
 
     call_ns: float = 10_000.0
@@ -109,6 +109,7 @@ class Script:
     stale: bool = False
     spins: float = 0.0
     processors: float = 1.0
+    collects: float = 0.0
     facts: Facts = field(default_factory=Facts)
 
 
@@ -141,7 +142,9 @@ class FakeHandle:
     def collect(self) -> Reply:
         if self.session.script.lazy:
             self.out = self.session.outputs(self.request, self.arrays)
-        return Reply("OK", outputs={n: a.copy() for n, a in self.out.items()})
+        return Reply(
+            "OK", outputs={n: a.copy() for n, a in self.out.items()}, collect_seconds=self.session.script.collects
+        )
 
     def sample(self, inner: int, untimed: int = 1) -> Sample | Reply:
         return self.session.sample([self], inner, untimed)
@@ -280,7 +283,7 @@ class FakeLab:
 
     @property
     def world(self) -> World:
-        return World(self.truth, self.open_session, self.draw, self.clock.now, self.clock.sleep)
+        return World(self.truth, self.open_session, self.draw, self.clock.now, self.clock.sleep, lambda pid: False)
 
 
 @pytest.fixture

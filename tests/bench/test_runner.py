@@ -91,8 +91,9 @@ def test_every_epoch_starts_fresh_workers_with_other_environments(lab: Lab, scri
         ({"stale": True}, Word.INVALID, "although its first call was right"),
         ({"lazy": True}, Word.INVALID, "although its first call was right"),
         ({"remembers": 20.0}, Word.SUSPECT, "answers are remembered"),
-        ({"afterwards": 1.0, "call_ns": 5_000}, Word.SUSPECT, "leaves work behind"),
+        ({"afterwards": 1.0, "call_ns": 5_000}, Word.SUSPECT, "work goes on after a call has ended"),
         ({"clock": 0.5}, Word.SUSPECT, "clock showed"),
+        ({"collects": 0.001}, Word.SUSPECT, "work is left until then"),
         ({"processors": 2.0}, Word.SUSPECT, "2.0 processors"),
     ],
 )
