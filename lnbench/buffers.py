@@ -1,12 +1,14 @@
-"""Where the arrays of one call lie in shared memory, what surrounds them, and who touched what it should not have.
+"""Where the arrays of one call lie in shared memory, what surrounds them, and which canaries a run overwrote.
 
-The parent plans, fills and inspects; the worker only maps (`protocol.Plan`). Layouts come from `lnbench.layouts`.
+The parent plans, fills and inspects; the worker only maps (`protocol.Plan`). Layouts come from `lnbench.layouts`,
+faults that arrive as signals go to `lnbench.blame`.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +18,9 @@ from lnbench.layouts import Form
 from lnbench.memory import GUARD, PAGE, Arena, Lease, pages
 from lnbench.numerics import dtypes
 from lnbench.operators.schema import Tensor
-from lnbench.protocol import Lies, Plan, Violation
+from lnbench.protocol import Lies, Plan, Violation, beyond
 
 _LINE = layouts.LINE_BYTES
-_VERBS = {0: "touched memory", 1: "read", 2: "wrote", 3: "executed code"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Buffer:
             Island(i.low + start, i.start + start, i.end + start, i.high + start) for i in self.islands
         )
         self.view = segment.array(self.tensor.dtype, self.first, self.form.shape, self.form.strides)
-        unsigned, self.pattern = memory.bits(self.tensor.dtype)
+        unsigned, self.pattern = memory.bits(self.view.dtype)
         slacks = []
         for island in self.islands:
             for side, low, high in (("before", island.low, island.start), ("after", island.end, island.high)):
@@ -89,7 +90,7 @@ class Buffer:
             else:
                 found = np.flatnonzero(changed)
                 distance = int(found[0]) if side == "after" else slack.size - int(found[-1])
-                sentence = f"wrote {_beyond(distance * self.itemsize, side)} {name}"
+                sentence = f"wrote {beyond(distance * self.itemsize, side)} {name}"
             return Violation("canary overwritten", name, side, sentence)
         return None
 
@@ -112,16 +113,11 @@ def _island(start: int, length: int) -> Island:
     return Island(start // PAGE * PAGE, start, start + length, pages(start + length))
 
 
-def _beyond(distance: int, side: str) -> str:
-    edge = "after the end of" if side == "after" else "before the start of"
-    return f"directly {edge}" if distance == 0 else f"{distance} bytes {edge}"
-
-
 class Arrangement:
     """The buffers of one call: planned, leased, filled; and after the run, inspected.
 
-    inputs, outputs: tensors by name. rows: for tensors that lie as rows, how many last axes make up a row.
-    layout_of: the name of the layout of each tensor.
+    inputs, outputs: by name: the tensor, the name of its layout, and how many of its last axes make up a row.
+    alias: (output, input) that share one buffer. seed: draws the offsets of private twins.
     """
 
     def __init__(
@@ -176,7 +172,7 @@ class Arrangement:
         found = {}
         for name, tensor in tensors.items():
             found[name] = (tensor, self._top)
-            self._top += pages(int(np.prod(tensor.shape, dtype=np.int64)) * _itemsize(tensor))
+            self._top += pages(math.prod(tensor.shape) * _itemsize(tensor))
         return found
 
     def _draw_twins(
@@ -211,7 +207,10 @@ class Arrangement:
             opened,
             {n: self._lies(n, b) for n, b in self.inputs.items()},
             {n: self._lies(n, b) for n, b in self.outputs.items()},
-            {n: Lies(a.dtype.name, a.shape, a.strides, self._scratch_at[n]) for n, a in self.scratch.items()},
+            {
+                n: Lies(memory.dtype_name(a.dtype), a.shape, a.strides, self._scratch_at[n])
+                for n, a in self.scratch.items()
+            },
             self.alias,
             self._private,
         )
@@ -247,52 +246,3 @@ class Arrangement:
     def release(self) -> int | None:
         """Gives the memory back; the number of the segment when it is gone with it."""
         return self.lease.release()
-
-
-def blame(arrangements: Iterable[Arrangement], control: memory.Control, access: int, address: int) -> Violation | None:
-    """Which buffer a fault at `address` of the worker belongs to; None when it is far from all of them.
-
-    control: knows where the worker mapped each segment. access: 0 unknown, 1 read, 2 write, 3 execute.
-    """
-    for arrangement in arrangements:
-        lease = arrangement.lease
-        base = control.address(lease.segment.number)
-        at = address - base
-        if not base or not lease.start <= at < lease.start + lease.length:
-            continue
-        nearest = min(arrangement.buffers, key=lambda b: _distance(b, at))
-        return _sentence(nearest, access, at)
-    return None
-
-
-def blame_guarded(control: memory.Control, access: int, address: int) -> Violation | None:
-    """The same for memory that the worker guards itself, such as the workspace of a C library."""
-    found = control.guarded(address)
-    if found is None:
-        return None
-    name, nbytes, at = found
-    side, distance = ("before", -at) if at < 0 else ("after", at - nbytes)
-    kind = "write outside" if access == 2 else "read outside"
-    return Violation(kind, name, side, f"{_VERBS.get(access, _VERBS[0])} {_beyond(distance, side)} the {name}")
-
-
-def _distance(buffer: Buffer, at: int) -> int:
-    if at < buffer.first:
-        return buffer.first - at
-    return max(0, at - (buffer.first + buffer.form.span) + 1)
-
-
-def _sentence(buffer: Buffer, access: int, at: int) -> Violation:
-    name, verb = buffer.tensor.name, _VERBS.get(access, _VERBS[0])
-    kind = "write outside" if access == 2 else "read outside"
-    end = buffer.first + buffer.form.span
-    if at >= end:
-        return Violation(kind, name, "after", f"{verb} {_beyond(at - end, 'after')} {name}")
-    if at < buffer.first:
-        return Violation(kind, name, "before", f"{verb} {_beyond(buffer.first - at, 'before')} {name}")
-    if any(i.low <= at < i.high for i in buffer.islands):
-        return Violation(
-            "read-only written", name, "inside", f"wrote to the input {name}, {at - buffer.first} bytes from its start"
-        )
-    row = max((n for n, i in enumerate(buffer.islands) if i.end <= at), default=0)
-    return Violation(kind, name, "padding", f"{verb} between rows {row} and {row + 1} of {name}")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lnbench import protocol
+from lnbench import memory, protocol
 from lnbench.buffers import Arrangement
 from lnbench.case import Case
 from lnbench.operators import registry as operators
 from lnbench.operators.schema import Tensor
-from lnbench.protocol import Reply, Request, Sample
+from lnbench.protocol import Reply, Request, Sample, Violation
 
 if TYPE_CHECKING:
     from lnbench.pool import Session
@@ -58,6 +58,8 @@ class Handle:
 
     def collect(self) -> Reply:
         """The outputs as the last call left them, without running; a timed call is checked that way."""
+        if self._generation != self._session.generation:
+            return Reply("ERROR", "the worker was started anew since the last call, which left nothing to collect")
         return self._read(self._session._try("collect", {"handle": self.number}))
 
     def poison(self) -> Reply:
@@ -131,8 +133,8 @@ class Handle:
         known = operators.get(request.case.op).tensors(request.case, facts.statistics)
         inputs = {}
         for name, array in self._inputs.items():
-            like = known.get(name, Tensor(name, array.shape, array.dtype.name, "element", "data"))
-            tensor = Tensor(name, array.shape, array.dtype.name, like.along, like.role, like.layout)
+            like = known.get(name, Tensor(name, array.shape, memory.dtype_name(array.dtype), "element", "data"))
+            tensor = Tensor(name, array.shape, memory.dtype_name(array.dtype), like.along, like.role, like.layout)
             inputs[name] = (tensor, *_lies(request.case, tensor))
         outputs = {n: (t, *_lies(request.case, t)) for n, t in request.outputs.items()}
         out, _, source = (request.alias or "").partition("=")
@@ -168,13 +170,21 @@ class Handle:
                     wrong[name] = fault
                 else:
                     outputs[name] = _read_only(self.arrangement.scratch[name])
+            modified = [str(n) for n in answer["modified"]]
             seconds, late = int(answer.get("run_ns", 0)) / 1e9, int(answer["collect_ns"]) / 1e9
         except (KeyError, TypeError, ValueError, AttributeError):
             return Reply("CRASHED", protocol.NONSENSE, log=self._session._log())
-        violations = () if self.request.placement == "private" else self.arrangement.violations()
-        if violations:
-            self.arrangement.fill_canaries()
+        violations = self._violations(modified)
         return Reply("OK", "", outputs, tuple(returned), wrong, violations, seconds, late, self._session._log())
+
+    def _violations(self, modified: list[str]) -> tuple[Violation, ...]:
+        if self.request.placement == "private":
+            return tuple(Violation("input modified", n, "inside", f"changed the input {n}") for n in modified)
+        assert self.arrangement is not None
+        found = self.arrangement.violations()
+        if found:
+            self.arrangement.fill_canaries()
+        return found
 
 
 def _mismatch(tensor: Tensor, found: Mapping[str, Any]) -> str:

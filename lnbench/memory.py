@@ -30,14 +30,21 @@ PATTERNS = {"float16": 0x7EAD, "bfloat16": 0x7FED, "float32": 0x7FDEAD5A, "float
 _UNSIGNED: dict[int, np.dtype[Any]] = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
-def bits(name: str) -> tuple[np.dtype[Any], int]:
-    """The unsigned dtype of the same size as `name`, and the fill pattern in it."""
-    return _UNSIGNED[dtypes.numpy(name).itemsize], PATTERNS[name]
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The config's name of a NumPy dtype; `dtype.name` takes microseconds."""
+    return dtype.name
+
+
+@cache
+def bits(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int]:
+    """The unsigned dtype of the same size, and the fill pattern in it. Raises KeyError for no dtype of ours."""
+    return _UNSIGNED[dtype.itemsize], PATTERNS[dtype.name]
 
 
 def fill(array: np.ndarray) -> None:
     """Fills a float array, of any strides, with the pattern of its dtype."""
-    unsigned, pattern = bits(array.dtype.name)
+    unsigned, pattern = bits(array.dtype)
     array.view(unsigned)[...] = pattern
 
 
@@ -46,7 +53,7 @@ def unwritten(array: np.ndarray) -> np.ndarray:
 
     NaN arithmetic may carry a payload along, so such an element was either never written or computed from itself.
     """
-    unsigned, pattern = bits(array.dtype.name)
+    unsigned, pattern = bits(array.dtype)
     found: np.ndarray = array.view(unsigned) == pattern
     return found
 
@@ -55,6 +62,12 @@ def copy(target: np.ndarray, source: np.ndarray) -> None:
     """Copies logical content; along axes where `target` repeats one element (stride 0) the first index is taken."""
     once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in target.strides)
     np.copyto(target[once], source[once], casting="no")
+
+
+def is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one shape and dtype hold the same bits (NaN included)."""
+    unsigned, _ = bits(one.dtype)
+    return bool(np.array_equal(one.view(unsigned), other.view(unsigned)))
 
 
 def pages(nbytes: int) -> int:
@@ -178,6 +191,11 @@ class Lease:
         return None
 
 
+def private(length: int) -> mmap.mmap:
+    """Fresh private memory, page-aligned and zero; pages cost nothing until they are touched."""
+    return mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+
+
 class Guarded:
     """Private memory between two inaccessible pages, for what a backend only borrows; its end touches one of them.
 
@@ -189,7 +207,7 @@ class Guarded:
     def __init__(self, name: str, nbytes: int):
         self.name, self.nbytes = name, nbytes
         inner = pages(max(nbytes, 1) + 63)
-        self._map = mmap.mmap(-1, inner + 2 * PAGE)
+        self._map = private(inner + 2 * PAGE)
         whole = np.frombuffer(self._map, np.uint8)
         base = whole.ctypes.data + PAGE
         self.address: int = (base + inner - nbytes) // 64 * 64

@@ -7,7 +7,7 @@ memory `lnbench.buffers`'s, the worker's side `lnbench.worker`'s.
 from __future__ import annotations
 
 import atexit
-import signal
+import contextlib
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,21 +15,21 @@ from typing import Any
 
 from lnbench import errors, protocol, registry
 from lnbench.backend import Facts
-from lnbench.buffers import blame, blame_guarded
 from lnbench.handle import Handle
 from lnbench.memory import Arena
-from lnbench.postmortem import crashed_line, last_words, startup_error, where
-from lnbench.process import Died, Process, environment
-from lnbench.protocol import Description, Reply, Request, Sample, Violation
+from lnbench.postmortem import autopsy, last_words, startup_error
+from lnbench.process import Process, environment
+from lnbench.protocol import Description, Died, Reply, Request, Sample, Violation
 
 __all__ = ["Description", "Handle", "Reply", "Request", "Sample", "Session", "Violation", "expand"]
 
 _START_SECONDS = 60.0  # at least: importing a large framework is slow on a busy machine
+_CLOSE_SECONDS = 1.0  # at most: for a backend that has a `close`
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    """One backend in one worker process, started on first use and again after a crash.
+    """One backend in one worker process, started on first use and again after a crash. Not for several threads at once.
 
     spec: how the backend is named. threads: for the worker's thread pools. timeout: seconds that one request may take.
     in_process: no worker, no timeout and no protection, for debuggers and sanitizers.
@@ -58,7 +58,9 @@ class Session:
         self._local: Any = None
         self._description: Description | None = None
         self._last_log = ""
+        self._closes = False
         self._handles: dict[int, Handle] = {}
+        self._last: Handle | None = None
         self._dropped: list[int] = []
         self._numbers = 0
         self.generation = 0
@@ -95,14 +97,13 @@ class Session:
 
     def run(self, request: Request) -> Reply:
         """Prepares, loads, runs once, collects and releases."""
-        handle = Handle(self, request)
-        try:
-            return handle.once()
-        finally:
-            handle.close()
+        self._retire()
+        self._last = Handle(self, request)
+        return self._last.once()
 
     def open(self, request: Request) -> Handle | Reply:
         """A prepared call that can be run and timed many times, or the reply that says why not."""
+        self._retire()
         handle = Handle(self, request)
         reply = handle.prepare()
         if reply.is_ok:
@@ -156,15 +157,25 @@ class Session:
         self._start()
 
     def close(self) -> None:
-        """Ends the worker and everything it started."""
+        """Lets the backend close, then ends the worker and everything it started."""
+        if self._process is not None and self._closes:
+            with contextlib.suppress(Died):
+                self._ask("close", {}, _CLOSE_SECONDS)
         self._stop()
         for handle in list(self._handles.values()):
             handle.close()
+        self._last = None
         if self._arena is not None:
             self._arena.close()
             self._arena = None
 
     # Inside
+
+    def _retire(self) -> None:
+        """Gives back the memory of the last `run`, which its caller could read until now."""
+        if self._last is not None:
+            self._last.close()
+            self._last = None
 
     def _register(self, handle: Handle) -> int:
         self._numbers += 1
@@ -204,6 +215,7 @@ class Session:
         except errors.UsageError as error:
             self._stop()
             raise errors.UsageError(f"backend {self.spec!r}: {error}") from error
+        self._closes = bool(answer.get("closes"))
         self._description = Description(str(answer["name"]), facts, described)
 
     def _introduce(self, verb: str) -> dict[str, Any]:
@@ -263,22 +275,9 @@ class Session:
         return self._process.log if self._process else self._last_log
 
     def _obituary(self, death: Died) -> Reply:
-        """What a dead worker left behind, as a reply: signal, phase, buffer, line."""
+        """What a dead worker left behind, as a reply."""
         assert self._arena is not None
-        control = self._arena.control
-        number, code, access, address = control.fault()
-        doing = f" while {control.phase}" if control.phase else ""
-        reason, violation = f"{death.reason}{doing}", None
-        if death.status == "CRASHED" and number in (signal.SIGSEGV, signal.SIGBUS):
-            arrangements = [h.arrangement for h in self._handles.values() if h.arrangement is not None]
-            violation = blame(arrangements, control, access, address) or blame_guarded(control, access, address)
-            reason += f": {violation.sentence if violation else where(code, access, address)}"
-        return Reply(
-            death.status,
-            reason + crashed_line(self._last_log),
-            violations=(violation,) if violation else (),
-            log=self._last_log,
-        )
+        return autopsy(death, self._arena.control, [h.arrangement for h in self._handles.values()], self._last_log)
 
 
 def expand(spec: str, timeout: float = _START_SECONDS) -> list[str]:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 from lnbench import errors
+from lnbench.blame import blame, blame_guarded
+from lnbench.buffers import Arrangement
+from lnbench.memory import Control
+from lnbench.protocol import Died, Reply
 
 _TOO_LONG = 2000
 _CORE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -48,6 +53,19 @@ def _innermost(lines: list[tuple[str, int]]) -> str:
     installed = tuple({os.path.dirname(os.__file__), *(p for p in sys.path if p.endswith("-packages"))})
     own = [at for at in lines if "lnbench_backends" in at[0] or not at[0].startswith(installed)]
     return next((f" ({file}:{line})" for file, line in own or lines), "")
+
+
+def autopsy(death: Died, control: Control, arrangements: Iterable[Arrangement | None], log: str) -> Reply:
+    """What a dead worker left behind, as a reply: signal, phase, buffer, and the backend's own line."""
+    number, code, access, address = control.fault()
+    reason, violation = death.reason + (f" while {control.phase}" if control.phase else ""), None
+    if death.status == "CRASHED" and number in (signal.SIGSEGV, signal.SIGBUS):
+        placed = [a for a in arrangements if a is not None]
+        violation = blame(placed, control, access, address) or blame_guarded(control, access, address)
+        reason += f": {violation.sentence if violation else where(code, access, address)}"
+    return Reply(
+        death.status, reason + crashed_line(log), violations=(violation,) if violation is not None else (), log=log
+    )
 
 
 def startup_error(spec: str, answer: Mapping[str, Any], log: str) -> errors.LnbenchError:

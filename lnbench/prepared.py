@@ -51,7 +51,16 @@ class Prepared:
         found = self.call.outputs()
         arrays = {n: np.asarray(found[n]) for n in self.plan.scratch if found.get(n) is not None}
         elapsed = perf_counter_ns() - start
-        return {"outputs": {n: self._store(n, a) for n, a in arrays.items()}, "collect_ns": elapsed}
+        return {
+            "outputs": {n: self._store(n, a) for n, a in arrays.items()},
+            "collect_ns": elapsed,
+            "modified": self._modified(),
+        }
+
+    def _modified(self) -> list[str]:
+        """Private inputs that the backend changed; guarded ones cannot be."""
+        own = [n for n in self.plan.inputs if not (self.plan.alias and n == self.plan.alias[1])]
+        return [n for n in own if self.plan.private and not memory.is_same(self.arrays[n], self.shared[n])]
 
     def _store(self, name: str, array: np.ndarray) -> Answer:
         lies = self.plan.scratch[name]
@@ -87,7 +96,7 @@ def _arrays(segment: memory.Segment, lies: Mapping[str, Lies]) -> dict[str, np.n
 def _twins(plan: Plan) -> dict[str, np.ndarray]:
     """Private arrays at the drawn offsets, on huge pages where the system offers them."""
     huge = 2 << 20
-    block = mmap.mmap(-1, plan.private + huge)
+    block = memory.private(plan.private + huge)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         block.madvise(mmap.MADV_HUGEPAGE)
     skew = -np.frombuffer(block, np.uint8).ctypes.data % huge

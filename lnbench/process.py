@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lnbench.protocol import AnswerReader
+from lnbench.protocol import LOST_CONNECTION, AnswerReader, Died
 
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); import lnbench.worker; del sys.path[0]; "
@@ -55,14 +55,6 @@ def environment(threads: int, allocator: str, extra: Mapping[str, str]) -> dict[
     if allocator == "keep":
         found |= _KEEP
     return {**found, **extra}
-
-
-class Died(Exception):
-    """The worker is gone. `status` is CRASHED or TIMEOUT."""
-
-    def __init__(self, status: str, reason: str):
-        super().__init__(reason)
-        self.status, self.reason = status, reason
 
 
 class Process:
@@ -189,7 +181,7 @@ class Process:
             time.sleep(0.002)
         with contextlib.suppress(OSError):
             self._drain()
-        if status is None:
+        if status is None or status == LOST_CONNECTION:
             return Died("CRASHED", "closed its connection to lnbench")
         if status >= 0:
             return Died("CRASHED", f"exited with status {status}")
@@ -224,6 +216,10 @@ class Process:
         if self._is_frozen:
             os.killpg(self.pid, signal.SIGCONT)
             self._is_frozen = False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_poll"):  # else it never started
+            self.kill()
 
     def kill(self) -> None:
         """Ends the whole process group at once and forgets it."""

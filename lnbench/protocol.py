@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from lnbench.operators.schema import Tensor
 PLACEMENTS = ("end", "begin", "private")
 STATUSES = ("OK", "SKIPPED", "CRASHED", "TIMEOUT", "ERROR")
 NONSENSE = "answered nonsense: the backend wrote to a file descriptor that is not its own"
+LOST_CONNECTION = 113  # exit status of a worker that can no longer answer
 _LENGTH = struct.Struct("=Q")
 _MOST = 1 << 24  # bytes of one answer; more is not an answer
 
@@ -49,6 +50,12 @@ class Violation:
     tensor: str
     side: str
     sentence: str
+
+
+def beyond(distance: int, side: str) -> str:
+    """ "4 bytes after the end of", "directly after the end of": where something happened beside a buffer."""
+    edge = "after the end of" if side == "after" else "before the start of"
+    return f"directly {edge}" if distance == 0 else f"{distance} bytes {edge}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,14 @@ class Reply:
         return self.status == "OK"
 
 
+class Died(Exception):
+    """The worker is gone. `status` is CRASHED or TIMEOUT."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One timing of `inner` calls, after untimed ones.
@@ -121,8 +136,7 @@ class Sample:
     parent_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lies:
+class Lies(NamedTuple):  # a tuple pickles several times faster than a dataclass
     """Where one array lies: in a segment, or (private placement) in the worker's own block. Offsets in bytes."""
 
     dtype: str
@@ -133,8 +147,7 @@ class Lies:
     twin_strides: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything a worker needs to build the arrays of one call.
 
     segment: (number, offset in the file, length). start, length: the part of it that this plan owns.

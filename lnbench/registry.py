@@ -6,6 +6,7 @@ parent, which imports no backend.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -106,9 +107,8 @@ def _entry_point(name: str) -> EntryPoint:
 def _module(spec: str, kind: str, place: str) -> ModuleType:
     if kind == "file":
         return _guarded(spec, lambda: _import_file(Path(place)))
-    # Last, so that a file of the working directory hides no installed module.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    with contextlib.suppress(OSError):  # a working directory that was removed holds no module
+        _add_folder(os.getcwd())
     try:
         if importlib.util.find_spec(place) is None:
             raise ModuleNotFoundError(name=place)
@@ -119,10 +119,14 @@ def _module(spec: str, kind: str, place: str) -> ModuleType:
     return _guarded(spec, lambda: importlib.import_module(place))
 
 
-def _import_file(path: Path) -> ModuleType:
-    folder = str(path.resolve().parent)
+def _add_folder(folder: str) -> None:
+    """Makes modules of `folder` importable; last, so that a file named torch.py does not hide torch."""
     if folder not in sys.path:
-        sys.path.append(folder)  # last: a file named torch.py must not hide torch
+        sys.path.append(folder)
+
+
+def _import_file(path: Path) -> ModuleType:
+    _add_folder(str(path.resolve().parent))
     name = f"lnbench_user_{path.stem}"
     made = importlib.util.spec_from_file_location(name, path)
     assert made is not None and made.loader is not None

@@ -7,6 +7,7 @@ Owns the requests, the timed loop, and that whatever a backend raises becomes an
 from __future__ import annotations
 
 # Bound before any backend is imported, so that patching the modules later changes nothing.
+import contextlib
 import gc
 import mmap
 import os
@@ -71,7 +72,11 @@ class Server:
         described = {str(k): str(v) for k, v in self._backend.describe().items()}
         gc.collect()
         gc.freeze()
-        return {"name": str(self._backend.name), "described": described}
+        return {
+            "name": str(self._backend.name),
+            "described": described,
+            "closes": hasattr(self._backend, "close"),
+        }
 
     def do_names(self, spec: str) -> Answer:
         """All backends that a spec may mean."""
@@ -201,8 +206,14 @@ def main(arguments: list[str]) -> None:
     page = mmap.mmap(arena_fd, memory.PAGE)
     control = memory.Control(page)
     probe.install(np.frombuffer(page, np.uint8).ctypes.data)
-    server, owner = Server(arena_fd, control), os.getpid()
-    sys.path.append(os.getcwd())
+    with contextlib.suppress(OSError):  # the backend closed the connection: nothing can be answered any more
+        _serve(connection, Server(arena_fd, control))
+        os._exit(0)  # no finalizers of the backend's modules: they could hang or print
+    os._exit(protocol.LOST_CONNECTION)
+
+
+def _serve(connection: socket.socket, server: Server) -> None:
+    owner = os.getpid()
     while (request := protocol.serve_one(connection)) is not None:
         answer = protocol.pack_answer(server.answer(*request))
         if os.getpid() != owner:
@@ -211,8 +222,7 @@ def main(arguments: list[str]) -> None:
             _flush(stream)
         connection.sendall(answer)
         if request[0] == "close":
-            break
-    os._exit(0)  # no finalizers of the backend's modules: they could hang or print
+            return
 
 
 def _flush(stream: Any) -> None:
