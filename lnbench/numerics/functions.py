@@ -8,43 +8,45 @@ import numpy as np
 
 from lnbench.numerics import dtypes
 from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.wide import Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def _root_gap(a: Bounded) -> tuple[Array, Array, Array]:
-    # sqrt of the least value a program may have, sqrt of the value, and the distance between the two arguments.
-    magnitude = np.maximum(a.arithmetic.wide.narrow(a.value), 0.0)
-    gap = np.zeros_like(magnitude) if a.error is None else a.error + np.zeros_like(magnitude)
-    if a.floor is not None:
-        gap = np.minimum(gap, np.maximum(magnitude - a.floor, 0.0))
-    return np.sqrt(np.maximum(magnitude - gap, 0.0)), np.sqrt(magnitude), gap
+def _interval(a: Bounded) -> tuple[Array, Array, Array, Array, Array]:
+    """Roots of the least, the expected and the largest argument of a program, and the two distances of the arguments."""
+    middle = np.maximum(a.arithmetic.wide.narrow(a.value), 0.0)
+    above = np.zeros_like(middle) if a.error is None else a.error + np.zeros_like(middle)
+    below = above if a.floor is None else np.minimum(above, np.maximum(middle - a.floor, 0.0))
+    return np.sqrt(np.maximum(middle - below, 0.0)), np.sqrt(middle), np.sqrt(middle + above), below, above
+
+
+def _bounded(a: Bounded, value: Value, error: Array, floor: float | None = None) -> Bounded:
+    top = a.arithmetic.wide.magnitude(value) + error
+    return Bounded(value, error, a.arithmetic, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond, floor)
 
 
 def rsqrt(a: Bounded) -> Bounded:
     """1/sqrt(a), one primitive of at most 4 units (an estimate with Newton steps, or a root and a division)."""
     ar = a.arithmetic
-    value = 1.0 / ar.wide.sqrt(a.value)
-    low, middle, gap = _root_gap(a)
-    # 1/low - 1/middle without cancellation; the other side of the interval is always nearer. Infinite where a may be 0.
-    up = np.where(gap > 0, gap / (low * middle * (low + middle)), 0.0)
-    error = up + 4.0 * ar.unit / low + ar.tiny
+    low, middle, high, below, above = _interval(a)
+    # Differences of reciprocal roots, without cancellation. Infinite where a may be 0.
+    up = np.where(below > 0, below / low / middle / (low + middle), 0.0)
+    down = np.where(above > 0, above / high / middle / (high + middle), 0.0)
+    error = np.maximum(up, down) + 4.0 * ar.unit / low + ar.tiny
     error = np.where(np.isinf(middle), 0.0, error)
     error = np.where(np.isnan(error) | (low == 0.0), np.inf, error)
-    magnitude = ar.wide.magnitude(value)
-    top = magnitude + error
-    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond)
+    return _bounded(a, 1.0 / ar.wide.sqrt(a.value), error)
 
 
 def sqrt(a: Bounded) -> Bounded:
     """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it)."""
     ar = a.arithmetic
-    value = ar.wide.sqrt(a.value)
-    low, middle, gap = _root_gap(a)
-    magnitude = ar.wide.magnitude(value)
-    error = np.where(gap > 0, gap / (low + middle), 0.0) + 5.0 * ar.unit * magnitude + ar.tiny
-    top = magnitude + error
-    return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond, 0.0)
+    low, middle, high, below, above = _interval(a)
+    moved = np.maximum(
+        np.where(below > 0, below / (low + middle), 0.0), np.where(above > 0, above / (high + middle), 0.0)
+    )
+    return _bounded(a, ar.wide.sqrt(a.value), moved + 5.0 * ar.unit * high + ar.tiny, 0.0)
 
 
 def square(a: Bounded) -> Bounded:

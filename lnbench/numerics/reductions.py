@@ -59,9 +59,11 @@ def mean(a: Bounded) -> Bounded:
     n = float(max(cols, 1))
     value = values / n
     if ar.sum_unit:
-        error = (ar.gamma(cols, 2) * reach + errors) / n + 3.0 * ar.unit * ar.wide.magnitude(value) + 2.0 * ar.tiny
+        error = (ar.gamma(cols, 2) * reach + errors) / n + 3.0 * ar.unit * ar.wide.magnitude(value)
     else:
-        error = (ar.gamma(cols, 2) * reach + errors) / n + 2.0 * ar.tiny
+        error = (ar.gamma(cols, 2) * reach + errors) / n
+    # Updates of a running mean underflow up to `cols` times.
+    error = error + (cols + 2) * ar.tiny
     if a.error is None and not ar.exact:
         exact = _has_exact_mean(a)
         if exact is not None:
