@@ -149,4 +149,6 @@ def _store(found: Ceilings) -> None:
 
 def measure(operation: str, stores: str, threads: int, size: int) -> float:
     """GB/s of one operation on `size` bytes in all. Raises EnvironmentUnfit."""
-    raise EnvironmentUnfit("no helper")
+    raise EnvironmentUnfit(
+        "the C helper of lnbench has no bandwidth loops here; reinstall lnbench where a C compiler is"
+    )

@@ -81,7 +81,8 @@ def sentence(rows: Sequence[Row], seconds: float) -> str:
     counts = Counter(str(r.verdict) for r in rows)
     said = ", ".join(f"{n} {word}" for word, n in counts.items())
     items = len({r.item.key for r in rows})
-    return f"{len(rows)} rows on {items} cases and passes: {said} in {seconds:.1f} s."
+    where = "1 case and pass" if items == 1 else f"{items} cases and passes"
+    return f"{len(rows)} rows on {where}: {said} in {seconds:.1f} s."
 
 
 def _line(row: Row) -> list[Any]:
