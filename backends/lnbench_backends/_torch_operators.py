@@ -1,0 +1,115 @@
+"""The operators of PyTorch as steps: a function of nothing that returns the outputs, built once per prepared call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lnbench.case import Case
+from lnbench.errors import Unsupported
+
+from lnbench_backends._frameworks import HALF, needs_affine_dtype, needs_trailing_axes, trailing_count
+
+Built = tuple[tuple[str, ...], Callable[[], tuple[Any, ...]]]
+Arguments = dict[str, Any]
+
+
+def supports(case: Case) -> str | None:
+    """None, or why PyTorch has no call for the case."""
+    if case.op not in {op for op, _ in STEPS}:
+        return f"the torch backend has no {case.op}"
+    mixed = needs_affine_dtype(case, "torch", mixed=("float32",))
+    if case.op == "batch_norm":
+        rank = len(case.shape)
+        is_second = isinstance(case.axis, int) and rank > 1 and case.axis % rank == 1
+        return mixed or (None if is_second else "torch's batch_norm takes the channels at axis 1")
+    return mixed or needs_trailing_axes(case, f"torch's {case.op}")
+
+
+def match_statistics(torch: Any, case: Case, tensors: Arguments) -> None:
+    """Statistics arrive in the declared dtype; beside float32 parameters torch's kernels want them in float32."""
+    if case.dtype in HALF and "gamma" in tensors and tensors["gamma"].dtype is torch.float32:
+        for name in ("mean", "rstd"):
+            if name in tensors:
+                tensors[name] = tensors[name].float()
+
+
+def _layer_norm(torch: Any, t: Arguments, case: Case) -> Built:
+    x, shape = t["x"], _normalized_shape(case)
+    gamma, beta, epsilon = t.get("gamma"), t.get("beta"), case.epsilon
+    return ("y", "mean", "rstd"), lambda: torch.native_layer_norm(x, shape, gamma, beta, epsilon)
+
+
+def _layer_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
+    backward = torch.ops.aten.native_layer_norm_backward.default
+    if case.beta and not case.gamma and case.affine_dtype != case.dtype:
+        raise Unsupported("torch's layer_norm backward wants a beta of the data's dtype when there is no gamma")
+    dy, x, gamma, mean, rstd = t["dy"], t["x"], t.get("gamma"), t["mean"], t["rstd"]
+    shape, wanted = _normalized_shape(case), [True, case.gamma, case.beta]
+    # The bias only says whether dbeta exists and which dtype it has.
+    bias = torch.empty(shape, dtype=_affine_dtype(torch, case), device=x.device) if case.beta else None
+    return ("dx", "dgamma", "dbeta"), lambda: backward(dy, x, shape, mean, rstd, gamma, bias, wanted)
+
+
+def _rms_norm(torch: Any, t: Arguments, case: Case) -> Built:
+    # The fused operator is what F.rms_norm calls; unlike it, it also returns 1/rms, which torch keeps in float32.
+    fused = getattr(torch.ops.aten, "_fused_rms_norm", None)
+    x, gamma, shape, epsilon = t["x"], t.get("gamma"), _normalized_shape(case), case.epsilon
+    if fused is None:
+        return ("y",), lambda: (torch.nn.functional.rms_norm(x, shape, gamma, epsilon),)
+    return ("y", "rstd"), lambda: fused.default(x, shape, gamma, epsilon)
+
+
+def _rms_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
+    """Autograd of F.rms_norm: the CPU has no fused backward. Forward runs inside, as only that saves its graph."""
+    dy, shape = t["dy"], _normalized_shape(case)
+    leaves = [t[n].detach().requires_grad_() for n in ("x", "gamma") if n in t]
+    gamma = leaves[1] if len(leaves) > 1 else None
+
+    def step() -> tuple[Any, ...]:
+        with torch.enable_grad():
+            y = torch.nn.functional.rms_norm(leaves[0], shape, gamma, case.epsilon)
+        return tuple(torch.autograd.grad(y, leaves, dy))
+
+    return ("dx", "dgamma")[: len(leaves)], step
+
+
+def _batch_norm(torch: Any, t: Arguments, case: Case) -> Built:
+    x, gamma, beta = t["x"], t.get("gamma"), t.get("beta")
+    before = t["running_mean"], t["running_var"]
+    training, momentum, epsilon = case.training, case.momentum, case.epsilon
+
+    def step() -> tuple[Any, ...]:
+        mean, variance = (s.clone() for s in before) if training else before  # updated in place
+        y, *saved = torch.native_batch_norm(x, gamma, beta, mean, variance, training, momentum, epsilon)
+        return (y, *saved, mean, variance)
+
+    kept = ("mean", "rstd", "running_mean_out", "running_var_out")
+    return ("y", *kept), step
+
+
+def _batch_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
+    backward = torch.ops.aten.native_batch_norm_backward.default
+    dy, x, gamma, running = t["dy"], t["x"], t.get("gamma"), (t["running_mean"], t["running_var"])
+    saved, wanted = (t.get("mean"), t.get("rstd")), [True, case.gamma, case.beta]
+    training, epsilon = case.training, case.epsilon
+    return ("dx", "dgamma", "dbeta"), lambda: backward(dy, x, gamma, *running, *saved, training, epsilon, wanted)
+
+
+def _normalized_shape(case: Case) -> list[int]:
+    count = trailing_count(case) or 0
+    return list(case.shape[len(case.shape) - count :])
+
+
+def _affine_dtype(torch: Any, case: Case) -> Any:
+    return getattr(torch, case.affine_dtype)
+
+
+STEPS: dict[tuple[str, str], Callable[[Any, Arguments, Case], Built]] = {
+    ("layer_norm", "forward"): _layer_norm,
+    ("layer_norm", "backward"): _layer_norm_grad,
+    ("rms_norm", "forward"): _rms_norm,
+    ("rms_norm", "backward"): _rms_norm_grad,
+    ("batch_norm", "forward"): _batch_norm,
+    ("batch_norm", "backward"): _batch_norm_grad,
+}

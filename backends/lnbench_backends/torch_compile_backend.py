@@ -1,0 +1,45 @@
+"""PyTorch through `torch.compile`: inductor's own kernels for the same calls that the eager backend makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from lnbench.errors import Unavailable
+
+from lnbench_backends.torch_backend import Step, TorchBackend
+
+# Every case is another specialisation of the same few functions; without this dynamo gives up after eight.
+MOST_SPECIALISATIONS = 1 << 20
+
+
+class TorchCompileBackend(TorchBackend):
+    """`torch.compile(fullgraph=True, dynamic=False)` on the CPU. Compilation happens while a call is prepared."""
+
+    name = "torch-compile"
+
+    def describe(self) -> Mapping[str, str]:
+        return {**super().describe(), "call": "torch.compile of native_layer_norm and its backward (inductor)"}
+
+    def compiled(self, step: Step) -> Step:
+        compiled: Step = self._torch().compile(step, fullgraph=True, dynamic=False)
+        return compiled
+
+    def _torch(self) -> Any:
+        if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+            raise Unavailable("torch.compile needs a C++ compiler; install g++ or clang++, or name one in CXX")
+        # Compile in this process: helper processes would outlive a call and count as its threads.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        torch = super()._torch()
+        config = torch._dynamo.config
+        for limit in (
+            "recompile_limit",
+            "accumulated_recompile_limit",
+            "cache_size_limit",
+            "accumulated_cache_size_limit",
+        ):
+            if hasattr(config, limit):
+                setattr(config, limit, MOST_SPECIALISATIONS)
+        return torch
