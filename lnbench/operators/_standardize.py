@@ -6,15 +6,38 @@ arguments.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from lnbench.case import Case
+from lnbench.numerics import dtypes
 from lnbench.numerics.bounded import Bounded, either
 from lnbench.numerics.functions import early, saved
 from lnbench.numerics.reductions import mean, total
+from lnbench.numerics.rules import work_format
 
 
 def present(case: Case, of_gamma: str, of_beta: str) -> tuple[str, ...]:
     """The names among these two whose parameter the case has."""
     return ((of_gamma,) if case.gamma else ()) + ((of_beta,) if case.beta else ())
+
+
+def exact_rows(x: np.ndarray[Any, np.dtype[Any]], dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """Rows of x (rows, cols) whose mean every sound program gets exactly, and whose deviations are then exactly 0.
+
+    One element; or equal small integers, whose partial sums are exact in any order, with a power of two of columns, so
+    that the division is exact too. Returns bool (rows,).
+    """
+    rows, cols = x.shape
+    if cols == 0 or (cols & (cols - 1)):
+        return np.zeros(rows, dtype=bool)
+    wide = x.astype(np.float64)
+    first = wide[:, :1]
+    with np.errstate(invalid="ignore"):
+        small = (np.abs(first) * cols < 2.0 ** dtypes.get(work_format(dtype)).precision) & (first == np.rint(first))
+        found = (wide == first).all(axis=1) & (small[:, 0] | (cols == 1))
+    return found & np.isfinite(first[:, 0])
 
 
 def scaled(a: Bounded, gamma: Bounded | None) -> Bounded:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from lnbench.case import Case
 from lnbench.errors import UsageError
 from lnbench.numerics.bounded import Bounded, either
@@ -122,6 +124,9 @@ class BatchNorm(Operator):
         if case.beta:
             out["dbeta"] = total(dy)
         return out
+
+    def exact_rows(self, inputs: Mapping[str, np.ndarray], case: Case) -> np.ndarray | None:
+        return _standardize.exact_rows(self.fold(case).to_rows(inputs["x"]), case.dtype) if _is_training(case) else None
 
     def cost(self, case: Case, pass_: str) -> Cost:
         """Minimal traffic as if a channel stayed in cache between the two sweeps over it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from lnbench.case import Case
 from lnbench.numerics.bounded import Bounded
 from lnbench.numerics.functions import rsqrt, sqrt
@@ -69,6 +71,9 @@ class LayerNorm(Operator):
         if case.beta:
             out["dbeta"] = total_rows(dy)
         return out
+
+    def exact_rows(self, inputs: Mapping[str, np.ndarray], case: Case) -> np.ndarray:
+        return _standardize.exact_rows(self.fold(case).to_rows(inputs["x"]), case.dtype)
 
     def cost(self, case: Case, pass_: str) -> Cost:
         fold = self.fold(case)

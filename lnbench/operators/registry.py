@@ -18,7 +18,9 @@ def names() -> tuple[str, ...]:
     import lnbench.operators as package
 
     return tuple(
-        sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in _NOT_OPERATORS and m.name[0] != "_")
+        sorted(
+            m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in _NOT_OPERATORS and m.name[0] != "_"
+        )
     )
 
 

@@ -38,7 +38,9 @@ def all_checks() -> tuple[Check, ...]:
     """Every check of `lnbench.verify.checks`, in order: a new check is one new file that defines `CHECK`."""
     from lnbench.verify import checks as package
 
-    found = [importlib.import_module(f"{package.__name__}.{m.name}").CHECK for m in pkgutil.iter_modules(package.__path__)]
+    found = [
+        importlib.import_module(f"{package.__name__}.{m.name}").CHECK for m in pkgutil.iter_modules(package.__path__)
+    ]
     return tuple(sorted(found, key=lambda c: c.order))
 
 
@@ -57,7 +59,9 @@ def verdict(subject: Subject, pass_: str, check: str, status: Status, **numbers:
     return Verdict(case=subject.case, backend=subject.backend, pass_=pass_, check=check, status=status, **numbers)
 
 
-_NUMBERS = tuple(f.name for f in fields(Verdict) if f.name in {g.name for g in fields(Judgement)} and f.name != "status")
+_NUMBERS = tuple(
+    f.name for f in fields(Verdict) if f.name in {g.name for g in fields(Judgement)} and f.name != "status"
+)
 
 
 def judged(subject: Subject, pass_: str, check: str, judgements: Mapping[str, Judgement], **more: Any) -> list[Verdict]:
@@ -79,10 +83,25 @@ def worst_of(verdicts: list[Verdict]) -> Verdict:
     return min(verdicts, key=lambda v: (ORDER.index(v.status), -(v.budget or 0.0)))
 
 
+def is_known(subject: Subject, found: Verdict) -> bool:
+    """Whether the verdict says nothing new: passed, or UNSTABLE in an output that the main check has told already."""
+    return found.status is Status.PASSED or (
+        found.status is Status.UNSTABLE and (found.pass_, found.output) in subject.unstable
+    )
+
+
+def together(subject: Subject, pass_: str, check: str, found: list[Verdict]) -> Verdict:
+    """One verdict for all the runs of a check: the worst that is news, else PASSED; `compared` counts the runs."""
+    news = [v for v in found if not is_known(subject, v)]
+    return worst_of(news) if news else verdict(subject, pass_, check, Status.PASSED, compared=len(found))
+
+
 def not_run(subject: Subject, pass_: str, check: str, reply: Reply) -> Verdict:
     """The verdict for a reply that is not OK. What instrumented memory caught is FAILED by `memory`, signal or not."""
     if reply.violations:
-        return verdict(subject, pass_, "memory", Status.FAILED, output=reply.violations[0].tensor, reason=sentences(reply))
+        return verdict(
+            subject, pass_, "memory", Status.FAILED, output=reply.violations[0].tensor, reason=sentences(reply)
+        )
     return verdict(subject, pass_, check, Status(reply.status), reason=reply.reason, seconds=reply.seconds)
 
 
@@ -139,7 +158,9 @@ def compare_bits(subject: Subject, pass_: str, check: str, want: Arrays, got: Ar
     """A FAILED verdict naming the first output whose bits differ, or None. `what` says what should not have mattered."""
     for output, expected in want.items():
         if output in got and not same_bits(expected, got[output]):
-            index, e, g = first_difference(expected, got[output]) if expected.shape == got[output].shape else ((), 0.0, 0.0)
+            index, e, g = (
+                first_difference(expected, got[output]) if expected.shape == got[output].shape else ((), 0.0, 0.0)
+            )
             return verdict(
                 subject, pass_, check, Status.FAILED, output=output, worst_index=index, expected=e, got=g,
                 compared=expected.size, reason=f"{what}: bits of {output} differ although that is declared not to happen",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lnbench import laws
 from lnbench.errors import ResultsError
 from lnbench.verify.bound import expected_arrays
 from lnbench.verify.subject import Subject
@@ -23,7 +24,11 @@ def dump(folder: Path, subject: Subject, pass_: str, verdicts: Sequence[Verdict]
     arrays = {f"input/{n}": a for n, a in subject.problem.inputs().items()}
     arrays |= {f"got/{n}": a for n, a in subject.kept(pass_).items()}
     for name, (value, bound) in expected_arrays(
-        subject.case, pass_, subject.problem.inputs(), subject.facts, unsystematic=subject.unsystematic
+        subject.case,
+        pass_,
+        subject.problem.inputs(),
+        subject.facts,
+        unsystematic=laws.is_unsystematic(subject.case, pass_),
     ).items():
         arrays |= {f"expected/{name}": value, f"bound/{name}": bound}
     backend = "".join(c if c.isalnum() else "_" for c in subject.backend)

@@ -143,7 +143,9 @@ def _settle(verdict: Verdict, options: Options) -> Verdict:
         accepted = True
     if not accepted and verdict.status is Status.PASSED:
         return replace(
-            verdict, accepted=False, reason=verdict.reason or f"keeps only tier {verdict.tier}, {requirement} is required"
+            verdict,
+            accepted=False,
+            reason=verdict.reason or f"keeps only tier {verdict.tier}, {requirement} is required",
         )
     return replace(verdict, accepted=accepted)
 

@@ -46,10 +46,13 @@ class Problem:
         return self._drawn[variant]
 
 
-
 @dataclass(slots=True)
 class Subject:
-    """One case on one backend with one thread count."""
+    """One case on one backend with one thread count.
+
+    violations: what instrumented memory saw since the memory check last asked.
+    unstable: (pass, output) of the main check that keep only a named weaker bound.
+    """
 
     problem: Problem
     backend: str
@@ -58,7 +61,7 @@ class Subject:
     facts: Facts
     session: Session
     violations: list[Violation] = field(default_factory=list)
-    placements: set[str] = field(default_factory=set)
+    unstable: set[tuple[str, str]] = field(default_factory=set)
     _forward: Reply | None = None
     _kept: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
@@ -71,10 +74,6 @@ class Subject:
     @property
     def operator(self) -> Operator:
         return registry.get(self.case.op)
-
-    @property
-    def unsystematic(self) -> bool:
-        return laws.is_unsystematic(self.case)
 
     def tensors(self, case: Case | None = None) -> Mapping[str, Tensor]:
         """Every tensor of the case, with the statistic's kind and dtype as the backend declares them."""
@@ -126,16 +125,15 @@ class Subject:
 
     def run(self, request: Request) -> Reply:
         """Runs a request once in the backend's worker and notes what instrumented memory saw."""
-        return self.note(self.session.run(request), request.placement)
+        return self.note(self.session.run(request))
 
     def open(self, request: Request) -> Handle | Reply:
         """A prepared call that stays open, or the reply that says why there is none."""
         opened = self.session.open(request)
-        return self.note(opened, request.placement) if isinstance(opened, Reply) else opened
+        return self.note(opened) if isinstance(opened, Reply) else opened
 
-    def note(self, reply: Reply, placement: str) -> Reply:
+    def note(self, reply: Reply) -> Reply:
         self.violations.extend(reply.violations)
-        self.placements.add(placement)
         if not reply.violations:
             self.sessions.tally(self.backend).count(reply.status)
         return reply
@@ -147,8 +145,9 @@ class Subject:
         *,
         case: Case | None = None,
         inputs: Arrays | None = None,
+        grade: bool = False,
     ) -> dict[str, Judgement]:
-        """Judges outputs of a pass by the rounding-error bound of exactly this problem."""
+        """Judges outputs of a pass by the rounding-error bound of exactly this problem; `grade` adds the effective A."""
         case = case or self.case
         return judge(
             case,
@@ -156,7 +155,9 @@ class Subject:
             self.problem.inputs() if inputs is None else inputs,
             got,
             self.facts,
-            unsystematic=self.unsystematic,
+            unsystematic=laws.is_unsystematic(self.case, pass_),
+            grade=grade,
+            weak_forward=pass_ == "backward" and "forward" in {p for p, _ in self.unstable},
         )
 
     def forward(self) -> Reply:

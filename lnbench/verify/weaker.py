@@ -15,12 +15,14 @@ class Weaker:
 
     rules: from the strict rules to the weaker ones, or None where there is no difference (statistics of a float32
     program are in float32 anyway). nan_allowed: where the weaker bound is infinite even NaN is accepted.
+    in_statistics: the weakness shows in the statistics too, so it excuses no output beside statistics that are right.
     """
 
     name: str
     sentence: str
     rules: Callable[[Rules], Rules | None]
     nan_allowed: bool = False
+    in_statistics: bool = False
 
 
 def _is_short(rules: Rules) -> bool:
@@ -34,6 +36,7 @@ WEAKER = (
         "beside the standard deviation; sum (x - mean)**2 instead",
         lambda rules: None if rules.one_pass else rules.replace(one_pass=True),
         nan_allowed=True,
+        in_statistics=True,
     ),
     Weaker(
         "statistics in the storage type",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lnbench.verify.check import judged, not_run
 from lnbench.verify.subject import Subject
-from lnbench.verify.verdict import Verdict
+from lnbench.verify.verdict import Status, Verdict
 
 
 class Bound:
@@ -23,7 +23,9 @@ class Bound:
         if reply.status != "OK":
             yield not_run(subject, pass_, self.name, reply)
             return
-        yield from judged(subject, pass_, self.name, subject.judge(pass_, reply.outputs), seconds=reply.seconds)
+        judgements = subject.judge(pass_, reply.outputs, grade=True)
+        subject.unstable.update((pass_, n) for n, j in judgements.items() if j.status is Status.UNSTABLE)
+        yield from judged(subject, pass_, self.name, judgements, seconds=reply.seconds)
 
 
 CHECK = Bound()

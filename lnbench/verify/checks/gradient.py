@@ -29,12 +29,19 @@ class Gradient:
         if pass_ != "backward" or case.dtype != "float64" or case.affine_dtype != "float64":
             return
         inputs = subject.problem.inputs()
-        if not is_small(subject, 1 << 16) or case.elements == 0 or not all(np.isfinite(a).all() for a in inputs.values()):
+        if (
+            not is_small(subject, 1 << 16)
+            or case.elements == 0
+            or not all(np.isfinite(a).all() for a in inputs.values())
+        ):
             return
         direction = self._direction(subject)
         if direction is None:
             return
-        sides = [self._y(subject, {n: a + sign * direction[n] if n in direction else a for n, a in inputs.items()}) for sign in (1, -1)]
+        sides = [
+            self._y(subject, {n: a + sign * direction[n] if n in direction else a for n, a in inputs.items()})
+            for sign in (1, -1)
+        ]
         for side in sides:
             if isinstance(side, Verdict):
                 yield side

@@ -15,7 +15,7 @@ import numpy as np
 
 from lnbench.case import Case
 from lnbench.operators.schema import Fold
-from lnbench.verify.check import compare_bits, is_small, not_run, prefixed, run_and_judge, verdict, worst_of
+from lnbench.verify.check import compare_bits, is_small, not_run, prefixed, run_and_judge, together, verdict
 from lnbench.verify.subject import Arrays, Subject
 from lnbench.verify.verdict import Status, Verdict
 
@@ -118,8 +118,7 @@ class Identities:
         found = [v for r in self._choose(subject, pass_) for v in self._try(subject, pass_, fold, r)]
         found.extend(self._alone(subject, pass_, fold))
         if found:
-            bad = [v for v in found if v.status not in (Status.PASSED, Status.UNSTABLE)]
-            yield worst_of(bad) if bad else verdict(subject, pass_, self.name, Status.PASSED, compared=len(found))
+            yield together(subject, pass_, self.name, found)
 
     def _choose(self, subject: Subject, pass_: str) -> list[Relation]:
         usable = [r for r in RELATIONS if pass_ in r.passes]
@@ -150,13 +149,18 @@ class Identities:
         statistics = None
         if pass_ == "backward":
             own = subject.own_statistics() or subject.reference_statistics()
-            statistics = {n: a.reshape(fold.rows, 1)[row].reshape(subject.operator.fold(case).statistic_shape) for n, a in own.items()}
+            statistics = {
+                n: a.reshape(fold.rows, 1)[row].reshape(subject.operator.fold(case).statistic_shape)
+                for n, a in own.items()
+            }
         reply = subject.run(subject.request(pass_, case=case, inputs=inputs, statistics=statistics))
         if reply.status != "OK":
             return [prefixed(not_run(subject, pass_, self.name, reply), "a row alone")]
         want = fold.to_rows(base[out].reshape(subject.case.shape))[row].reshape(-1)
         got = reply.outputs[out].reshape(-1)
-        differs = compare_bits(subject, pass_, self.name, {out: want}, {out: got}, f"row {row} alone instead of in its batch")
+        differs = compare_bits(
+            subject, pass_, self.name, {out: want}, {out: got}, f"row {row} alone instead of in its batch"
+        )
         return [differs or verdict(subject, pass_, self.name, Status.PASSED)]
 
     @staticmethod
@@ -167,7 +171,9 @@ class Identities:
         inputs = {}
         for name, array in subject.problem.inputs().items():
             along = tensors[name].along
-            picked = array if along == "column" else fold.to_rows(array.reshape(tensors[name].shape), along)[row : row + 1]
+            picked = (
+                array if along == "column" else fold.to_rows(array.reshape(tensors[name].shape), along)[row : row + 1]
+            )
             inputs[name] = np.ascontiguousarray(picked.reshape(small[name].shape))
         return case, inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lnbench.verify.check import compare_bits, not_run, run_and_judge, verdict
+from lnbench.verify.check import compare_bits, is_known, not_run, run_and_judge, verdict
 from lnbench.verify.subject import Subject
 from lnbench.verify.verdict import Status, Verdict
 
@@ -25,7 +25,7 @@ class Memory:
             moved = compare_bits(subject, pass_, self.name, base, reply.outputs, "at another address")
         else:
             found = run_and_judge(subject, pass_, self.name, request, what="at another address")
-            moved = None if found.status in (Status.PASSED, Status.UNSTABLE) else found
+            moved = None if is_known(subject, found) else found
         if moved:
             yield moved
         if subject.violations:

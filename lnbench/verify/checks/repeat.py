@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from lnbench.pool import Handle, Reply
-from lnbench.verify.check import compare_bits, is_small, judged, not_run, prefixed, run_and_judge, verdict, worst_of
+from lnbench.verify.check import (
+    compare_bits,
+    is_small,
+    judged,
+    not_run,
+    prefixed,
+    run_and_judge,
+    together,
+    verdict,
+    worst_of,
+)
 from lnbench.verify.subject import Arrays, Problem, Subject
 from lnbench.verify.verdict import Status, Verdict
 
@@ -24,9 +34,7 @@ class Repeat:
     def run(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
         if not is_small(subject) or subject.case.elements == 0 or subject.case.inputs:
             return
-        found = list(self._steps(subject, pass_))
-        bad = [v for v in found if v.status not in (Status.PASSED, Status.UNSTABLE)]
-        yield worst_of(bad) if bad else verdict(subject, pass_, self.name, Status.PASSED, compared=len(found))
+        yield together(subject, pass_, self.name, list(self._steps(subject, pass_)))
 
     def _steps(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
         request = subject.base_request(pass_)
@@ -47,7 +55,7 @@ class Repeat:
     def _back(self, subject: Subject, pass_: str, handle: Handle) -> Iterator[Verdict]:
         what = "run again with the first data"
         for _ in range(AGAIN):
-            reply = subject.note(handle.run(), "end")
+            reply = subject.note(handle.run())
             if reply.status != "OK":
                 yield prefixed(not_run(subject, pass_, self.name, reply), what)
                 return
@@ -62,14 +70,22 @@ class Repeat:
         case = subject.case.replace(epsilon=subject.case.epsilon * 3 + 0.25, beta=False, seed=subject.case.seed + 1)
         inputs = Problem(case).inputs()
         changed = subject.request(
-            pass_, case=case, inputs=inputs, statistics=subject.reference_statistics(case, inputs) if pass_ == "backward" else None
+            pass_,
+            case=case,
+            inputs=inputs,
+            statistics=subject.reference_statistics(case, inputs) if pass_ == "backward" else None,
         )
         return run_and_judge(
-            subject, pass_, self.name, changed, inputs=inputs, what=f"then with epsilon {case.epsilon:g}, other gamma and no beta"
+            subject,
+            pass_,
+            self.name,
+            changed,
+            inputs=inputs,
+            what=f"then with epsilon {case.epsilon:g}, other gamma and no beta",
         )
 
     def _judge(self, subject: Subject, pass_: str, reply: Reply, inputs: Arrays, what: str) -> Verdict:
-        subject.note(reply, "end")
+        subject.note(reply)
         if reply.status != "OK":
             return prefixed(not_run(subject, pass_, self.name, reply), what)
         judgements = subject.judge(pass_, reply.outputs, inputs=inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lnbench.verify.check import compare_bits, is_small, not_run, prefixed, run_and_judge, verdict, worst_of
+from lnbench.verify.check import compare_bits, is_small, not_run, prefixed, run_and_judge, together, verdict
 from lnbench.verify.subject import Subject
 from lnbench.verify.verdict import Status, Verdict
 
@@ -14,7 +14,9 @@ MOST = 64
 
 class Threads:
     name = "threads"
-    reveals = "rows lost or shared between threads, scratch per thread that is too small, trees that need a power of two"
+    reveals = (
+        "rows lost or shared between threads, scratch per thread that is too small, trees that need a power of two"
+    )
     order = 50
 
     def run(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
@@ -23,9 +25,7 @@ class Threads:
             return
         rows = subject.operator.fold(subject.case).rows
         counts = [n for n in (*COUNTS, min(rows + 1, MOST)) if n != subject.case.threads]
-        found = [self._one(subject, pass_, n) for n in dict.fromkeys(counts)]
-        bad = [v for v in found if v.status not in (Status.PASSED, Status.UNSTABLE)]
-        yield worst_of(bad) if bad else verdict(subject, pass_, self.name, Status.PASSED, compared=len(found))
+        yield together(subject, pass_, self.name, [self._one(subject, pass_, n) for n in dict.fromkeys(counts)])
 
     def _one(self, subject: Subject, pass_: str, threads: int) -> Verdict:
         what = f"with {threads} threads"
