@@ -27,9 +27,10 @@ class Correct:
     sentence: str
     norm: LayerNorm
     weak_on: str = ""
+    op: str = "layer_norm"
 
     def backend(self) -> FunctionBackend:
-        return kernel.backend(self.name, self.norm.forward, self.norm.backward, facts=self.norm.facts)
+        return kernel.backend(self.name, self.norm.forward, self.norm.backward, op=self.op, facts=self.norm.facts)
 
 
 KINDS: dict[str, Correct] = {}

@@ -69,7 +69,8 @@ plant("shared_shift", "A", "all rows shifted by the first element of the first r
 
 
 def _outside(job: Job, variance: Array) -> Array:
-    return 1 / (np.sqrt(variance) + job.number(job.epsilon))
+    scale: Array = 1 / (np.sqrt(variance) + job.number(job.epsilon))
+    return scale
 
 
 def _with_epsilon(change: Callable[[float], float]) -> Callable[[Job, Array], Array]:
