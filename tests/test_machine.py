@@ -117,3 +117,11 @@ def test_the_chart_has_a_bar_per_place_as_long_as_its_share() -> None:
 
 def test_sizes_are_for_people() -> None:
     assert [doctor.size(n) for n in (0, 1023, 1 << 15, 3 << 29)] == ["0 B", "1023 B", "32 KiB", "1.5 GiB"]
+
+
+def test_the_facts_are_shown_with_and_without_container_limits() -> None:
+    found = machine.environment()
+    for quota, limit in ((None, None), (1.5, 1 << 30)):
+        rows = dict(doctor.facts({**found, "cpu_quota": quota, "memory_limit_bytes": limit}))
+        assert rows.get("container limits") == (None if quota is None else "1.5 processors, 1 GiB")
+        assert rows["processor"] == found["cpu"]

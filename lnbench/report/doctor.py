@@ -22,13 +22,15 @@ def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         for c in environment["caches"]
     ]
     quota, limit = environment["cpu_quota"], environment["memory_limit_bytes"]
+    limits = [f"{quota:g} processors"] if quota else []
+    limits += [size(limit)] if limit else []
     rows = [
         ("processor", environment["cpu"]),
         ("processors", f"{environment['processors']} usable, {environment['cores'] or '?'} cores"),
         ("instruction sets", " ".join(environment["isa"])),
         ("caches", ", ".join(shared)),
         ("memory", f"{size(environment['memory_bytes'])}, {size(environment['memory_available_bytes'])} available"),
-        ("container limits", ", ".join([f"{quota:g} processors"] * bool(quota) + [size(limit or 0)] * bool(limit))),
+        ("container limits", ", ".join(limits)),
         ("governor", environment["governor"]),
         ("turbo", {True: "on", False: "off"}.get(environment["turbo"])),
         ("kind", " ".join(w for w in ("virtual machine", "container") if environment[w.split()[0]])),
