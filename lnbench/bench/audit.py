@@ -78,7 +78,8 @@ def _hidden(call: TimedCall, samples: list[Sample], inner: int, spent: float) ->
         return f"it used {used:.1f} processors although {threads} thread{'s were' if threads > 1 else ' was'} allowed"
     if call.lane.restless or spent <= HIDDEN_WORK * allowed * shown:
         return None
-    return f"work goes on after a call has ended: it costs {spent / 1e6:.3g} ms of processor time and shows {shown / 1e6:.3g}"
+    cost = f"{spent / 1e6:.3g} ms of processor time, and shows {shown / 1e6:.3g} ms"
+    return f"work goes on after a call has ended: it costs {cost}"
 
 
 def _look(call: TimedCall, inner: int) -> Seen:

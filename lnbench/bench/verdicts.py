@@ -63,7 +63,8 @@ class Rules:
     """How rows are judged. gate: only what a second, independent measurement confirms is SLOWER.
 
     traffic: minimal bytes of one call of an item. ceiling: GB/s that the machine can move for an item, or None where it
-    does not bind. baseline: the name of the contender that ratios are to.
+    is not known. believe_below: traffic in bytes under which a timing above the ceiling is believed (the smaller caches
+    are not measured well enough). baseline: the name of the contender that ratios are to.
     """
 
     plan: Plan
@@ -71,6 +72,7 @@ class Rules:
     gate: bool = False
     traffic: Traffic = lambda item: 0.0
     ceiling: Ceiling = lambda item: None
+    believe_below: float = 0.0
 
 
 def claim(low: float, high: float, log_margin: float) -> Word:
@@ -184,18 +186,19 @@ def _explained(row: Row, differences: list[float], e: st.Estimate, evidence: Evi
 
 def _believed(row: Row, evidence: Evidence, rules: Rules) -> Row:
     """SUSPECT for what cannot be true or was not earned; nothing is compared with a suspect baseline."""
-    reason = _doubt(row, evidence)
+    reason = _doubt(row, evidence, rules)
     if reason is not None:
         return replace(row, verdict=Word.SUSPECT, reason=reason, p_value=None, needs_seconds=None)
-    base = _doubt(_timed(replace(row, backend=rules.baseline), evidence, rules, SCREEN), evidence)
+    base = _doubt(_timed(replace(row, backend=rules.baseline), evidence, rules, SCREEN), evidence, rules)
     if base is not None and row.verdict in (Word.SLOWER, Word.FASTER, Word.SAME):
         return replace(row, verdict=Word.UNRESOLVED, p_value=None, reason=f"the baseline is suspect: {base}")
     return row
 
 
-def _doubt(row: Row, evidence: Evidence) -> str | None:
+def _doubt(row: Row, evidence: Evidence, rules: Rules) -> str | None:
     reason = evidence.suspicions.get((row.item.key, row.backend))
-    if reason is None and row.ceiling is not None and row.ceiling > CEILING_SLACK:
+    is_large = rules.traffic(row.item) >= rules.believe_below
+    if reason is None and is_large and row.ceiling is not None and row.ceiling > CEILING_SLACK:
         return f"{row.gb_per_s:.4g} GB/s is {row.ceiling:.2f} times what this machine can move at that size"
     return reason
 
