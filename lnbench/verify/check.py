@@ -124,7 +124,7 @@ def run_and_judge(
     if reply.status != "OK":
         found = not_run(subject, pass_, check, reply)
     else:
-        judgements = subject.judge(pass_, reply.outputs, case=request.case, inputs=inputs)
+        judgements = subject.judge(pass_, reply, case=request.case, inputs=inputs)
         found = worst_of(judged(subject, pass_, check, judgements, threads=request.threads))
     return prefixed(found, what)
 

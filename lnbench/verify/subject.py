@@ -18,6 +18,7 @@ from lnbench.operators.schema import Operator, Tensor
 from lnbench.pool import Handle, Reply, Request, Session, Violation
 from lnbench.verify.bound import Judgement, judge, reference
 from lnbench.verify.sessions import Sessions
+from lnbench.verify.verdict import Status
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -141,24 +142,26 @@ class Subject:
     def judge(
         self,
         pass_: str,
-        got: Arrays,
+        reply: Reply,
         *,
         case: Case | None = None,
         inputs: Arrays | None = None,
         grade: bool = False,
     ) -> dict[str, Judgement]:
-        """Judges outputs of a pass by the rounding-error bound of exactly this problem; `grade` adds the effective A."""
+        """Judges the outputs of a reply by the rounding-error bound of exactly this problem; `grade` adds effective A."""
         case = case or self.case
-        return judge(
+        found = judge(
             case,
             pass_,
             self.problem.inputs() if inputs is None else inputs,
-            got,
+            reply.outputs,
             self.facts,
             unsystematic=laws.is_unsystematic(self.case, pass_),
             grade=grade,
             weak_forward=pass_ == "backward" and "forward" in {p for p, _ in self.unstable},
         )
+        # What came back in a wrong dtype or size never became an output; the pool says why.
+        return found | {n: Judgement(status=Status.FAILED, reason=why) for n, why in reply.wrong.items()}
 
     def forward(self) -> Reply:
         """The base forward run (first placement); run once, its small outputs kept."""

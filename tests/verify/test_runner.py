@@ -221,3 +221,13 @@ def test_a_case_that_asks_for_a_tier_is_held_to_it(plugin: Plugin) -> None:
     assert not bad(verify(backend, (wide,), checks=("bound",)))
     strict = [v for v in verify(backend, (wide.replace(require="tier2"),), checks=("bound",)) if not v.accepted]
     assert strict and "tier2 is required" in strict[0].reason
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [('y.astype("float16")', "float16"), ("y[:-1]", "shape"), ("y.T", "shape")],
+)
+def test_an_output_of_the_wrong_form_is_failed_with_its_form_named(plugin: Plugin, returned: str, words: str) -> None:
+    failed = bad(verify(plugin(('return {"y": y,', f'return {{"y": {returned},')), CASES[:1], checks=("bound",)))
+    assert failed[0].status is Status.FAILED and failed[0].output == "y"
+    assert words in failed[0].reason

@@ -23,7 +23,7 @@ class Bound:
         if reply.status != "OK":
             yield not_run(subject, pass_, self.name, reply)
             return
-        judgements = subject.judge(pass_, reply.outputs, grade=True)
+        judgements = subject.judge(pass_, reply, grade=True)
         subject.unstable.update((pass_, n) for n, j in judgements.items() if j.status is Status.UNSTABLE)
         yield from judged(subject, pass_, self.name, judgements, seconds=reply.seconds)
 

@@ -88,7 +88,7 @@ class Repeat:
         subject.note(reply)
         if reply.status != "OK":
             return prefixed(not_run(subject, pass_, self.name, reply), what)
-        judgements = subject.judge(pass_, reply.outputs, inputs=inputs)
+        judgements = subject.judge(pass_, reply, inputs=inputs)
         return prefixed(worst_of(judged(subject, pass_, self.name, judgements)), what)
 
 

@@ -24,7 +24,7 @@ class Statistics:
         if reply.status != "OK":
             yield prefixed(not_run(subject, pass_, self.name, reply), WHAT)
             return
-        for found in judged(subject, pass_, self.name, subject.judge(pass_, reply.outputs)):
+        for found in judged(subject, pass_, self.name, subject.judge(pass_, reply)):
             yield prefixed(found, WHAT)
 
 
