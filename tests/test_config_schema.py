@@ -110,3 +110,8 @@ def test_the_schema_names_everything_that_can_be_chosen() -> None:
 
 def test_the_schema_is_json() -> None:
     assert json.loads(json.dumps(config.schema(), allow_nan=False)) == config.schema()
+
+
+def test_the_schema_can_be_asked_for_twice() -> None:
+    assert config.schema() == config.schema()
+    assert callable(config.schema)

@@ -7,7 +7,7 @@ from typing import Any
 from lnbench.case import ALIASES, DTYPES, PASS_CHOICES
 from lnbench.config.expand import NOT_SWEPT, VERSION
 from lnbench.config.meaning import LAYOUT_ROLES
-from lnbench.config.model import REQUIREMENTS, STATUSES, Form
+from lnbench.config.model import EXPECTED, REQUIREMENTS, Form
 from lnbench.operators import registry
 from lnbench.operators.schema import Attribute
 
@@ -62,7 +62,7 @@ def case_properties() -> dict[str, Any]:
     of_x = [n for n in laws.names() if "x" in laws.get(n).tensors]
     by_tensor = {"type": "object", "additionalProperties": {"enum": list(laws.names())}}
     properties["law"]["anyOf"] = [{"enum": of_x}, by_tensor]
-    a_status = {"enum": [s.lower() for s in STATUSES] + list(STATUSES)}
+    a_status = {"enum": list(EXPECTED)}
     properties["expect"] = {
         "anyOf": [a_status, {"type": "object", "additionalProperties": a_status}],
         "description": properties["expect"]["description"],
