@@ -19,9 +19,10 @@ class Bar:
         if not (wanted and console.file.isatty()):
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, refresh_per_second=2)
-        self._task = self._progress.add_task("", total=total)
-        self._timer = Timer(DELAY, self._progress.start)
+        progress = Progress(*columns, console=console, transient=True, refresh_per_second=2)
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+        self._timer = Timer(DELAY, progress.start)
         self._timer.daemon = True
 
     def step(self, what: str) -> None:
