@@ -32,7 +32,7 @@ class KerasBackend:
 
     name = "keras"
     engines: ClassVar[tuple[str, ...]] = ("jax", "torch", "tensorflow")
-    extra = "keras"
+    extra = "keras,jax"
 
     def describe(self) -> Mapping[str, str]:
         keras = self._keras()
@@ -64,12 +64,11 @@ class KerasBackend:
         return _keras_engines.CALLS[keras.backend.backend()](layer, pass_, inputs)
 
     def _keras(self) -> Any:
-        engine = os.environ.get("KERAS_BACKEND") or next((e for e in self.engines if find_spec(e)), "")
-        if engine not in self.engines:
+        asked = os.environ.get("KERAS_BACKEND")
+        engine = asked if asked in self.engines else next((e for e in self.engines if find_spec(e)), None)
+        if engine is None:
             wanted = " or ".join(self.engines)
-            raise Unavailable(
-                f"{self.name} needs the engine {wanted}; install it with: pip install 'lnbench[{self.extra},jax]'"
-            )
+            raise Unavailable(f"{self.name} needs {wanted}; install it with: pip install 'lnbench[{self.extra}]'")
         os.environ["KERAS_BACKEND"] = engine
         _keras_engines.start(engine)
         return require("keras", self.extra)
