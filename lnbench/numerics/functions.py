@@ -14,7 +14,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def _interval(a: Bounded) -> tuple[Array, Array, Array, Array, Array]:
-    """Roots of the least, the expected and the largest argument of a program, and the two distances of the arguments."""
+    """Roots of the least, the expected and the largest argument of a program; distances to the least and largest."""
     middle = np.maximum(a.arithmetic.wide.narrow(a.value), 0.0)
     above = np.zeros_like(middle) if a.error is None else a.error + np.zeros_like(middle)
     below = above if a.floor is None else np.minimum(above, np.maximum(middle - a.floor, 0.0))
