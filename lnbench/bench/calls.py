@@ -76,7 +76,9 @@ class Checker:
 
     def check(self, lane: Lane, case: Case, pass_: str, variant: int, inputs: Arrays, outputs: Arrays) -> None:
         """Raises Failed when the outputs are not those of `inputs`."""
-        key = lane.contender.name, case.key, pass_, variant, _digest({**inputs, **outputs})
+        drawn = lane.inputs.get(case, variant)
+        own = {n: a for n, a in inputs.items() if n not in drawn}  # statistics that the backend computed itself
+        key = lane.contender.name, case.key, pass_, variant, _digest({**own, **outputs})
         if key in self._right:
             return
         reason = self.world.truth.is_right(case, pass_, inputs, outputs, lane.session.description.facts)

@@ -6,7 +6,9 @@ Only one worker works at a time. Leaves how many epochs there are to `runner.py`
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -20,7 +22,7 @@ from lnbench.bench.world import World
 from lnbench.errors import BackendBroken
 
 BIG_LOAD = 16 << 20  # bytes of x above which inputs are changed before some samples only
-RECHECKS = 8  # one timed call in so many is checked again, and one per backend and item at least
+RECHECKS = 16  # one timed call in so many is checked again, and one per backend and item at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,32 +71,32 @@ class Crew:
     ) -> Crew:
         """Starts all workers in random order. Raises Unavailable or UnknownBackend; a broken one is noted."""
         crew = cls()
+        for number in schedule.shuffled(len(contenders), rng):
+            contender = contenders[number]
+            variables = {**how.environment, **dict(contender.environment), **schedule.random_environment(rng)}
+            session = memory.world.open_session(
+                contender.spec, threads=threads, timeout=how.timeout, environment=variables, allocator=how.allocator
+            )
+            crew.lanes[contender.name] = Lane(
+                contender, session, memory.world, memory.inputs, memory.checker, restless=how.freeze
+            )
         try:
-            for number in schedule.shuffled(len(contenders), rng):
-                crew._start(contenders[number], threads, rng, memory, how)
+            crew._wait()
         except BaseException:
             crew.close()
             raise
         return crew
 
-    def _start(
-        self, contender: Contender, threads: int, rng: np.random.Generator, memory: Memory, how: Circumstances
-    ) -> None:
-        variables = {**how.environment, **dict(contender.environment), **schedule.random_environment(rng)}
-        session = memory.world.open_session(
-            contender.spec, threads=threads, timeout=how.timeout, environment=variables, allocator=how.allocator
-        )
-        lane = Lane(contender, session, memory.world, memory.inputs, memory.checker, restless=how.freeze)
-        try:
-            _ = session.description
-        except BackendBroken as error:
-            session.close()
-            self.broken[contender.name] = Fault(str(error), crashed=True)
-            return
-        except BaseException:
-            session.close()
-            raise
-        self.lanes[contender.name] = lane
+    def _wait(self) -> None:
+        """Lets all workers start, as many at once as there are processors: importing a framework takes seconds."""
+        with ThreadPoolExecutor(max(1, min(len(self.lanes), os.cpu_count() or 1))) as pool:
+            started = {name: pool.submit(_start, lane) for name, lane in self.lanes.items()}
+        for name, result in started.items():
+            try:
+                result.result()
+            except BackendBroken as error:
+                self.lanes.pop(name).session.close()
+                self.broken[name] = Fault(str(error), crashed=True)
 
     def close(self) -> None:
         for lane in self.lanes.values():
@@ -107,6 +109,10 @@ class Crew:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _start(lane: Lane) -> None:
+    _ = lane.session.description
 
 
 @dataclass(slots=True)

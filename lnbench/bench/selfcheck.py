@@ -19,9 +19,9 @@ from lnbench.bench.verdicts import Rules
 from lnbench.bench.world import World
 from lnbench.case import Case
 
-# Small enough that a trial takes seconds; 2000 rows, so that 1 % more is a whole number of them.
-CASE = Case(shape=(2000, 256), passes="forward", name="self-check")
-PLAN = Plan(pilot=10, most_epochs=10, rounds=32)
+# Small enough that a trial takes seconds; 1000 rows, so that 1 % more is a whole number of them.
+CASE = Case(shape=(1000, 128), passes="forward", name="self-check")
+PLAN = Plan(pilot=8, most_epochs=8, rounds=32)
 DELTAS = (0.01, 0.03, 0.05)
 
 
