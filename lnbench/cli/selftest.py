@@ -62,13 +62,9 @@ def command(**given: Any) -> int:
 
 def _bench(given: Mapping[str, Any]) -> int:
     """A/A runs and planted slowdowns, by the bench's own check of itself."""
-    from lnbench.bench import selfcheck
+    from lnbench.cli._selfcheck import check_bench
 
-    repeats = given["repeats"] or 1
-    code = selfcheck.run_aa(repeats, say=say)
-    if given["plant"]:
-        code = max(code, selfcheck.run_plant(_percentages(given["plant"]), repeats, say=say))
-    return code
+    return check_bench(given["repeats"] or 1, _percentages(given["plant"]) if given["plant"] else ())
 
 
 def _percentages(text: str) -> tuple[float, ...]:
