@@ -37,7 +37,8 @@ def exact_rows(x: np.ndarray[Any, np.dtype[Any]], dtype: str) -> np.ndarray[Any,
     with np.errstate(invalid="ignore"):
         small = (np.abs(first) * cols < 2.0 ** dtypes.get(work_format(dtype)).precision) & (first == np.rint(first))
         found = (wide == first).all(axis=1) & (small[:, 0] | (cols == 1))
-    return found & np.isfinite(first[:, 0])
+    exact: np.ndarray[Any, np.dtype[Any]] = found & np.isfinite(first[:, 0])
+    return exact
 
 
 def scaled(a: Bounded, gamma: Bounded | None) -> Bounded:

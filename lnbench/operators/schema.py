@@ -10,6 +10,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -135,6 +137,13 @@ def resolve_axes(shape: tuple[int, ...], axis: int | tuple[int, ...]) -> tuple[i
     return tuple(range(axes[0], rank))
 
 
+def _read_only(tensors: Callable[..., Mapping[str, Tensor]]) -> Callable[..., Mapping[str, Tensor]]:
+    def wrapped(*arguments: Any, **keywords: Any) -> Mapping[str, Tensor]:
+        return MappingProxyType(dict(tensors(*arguments, **keywords)))
+
+    return wraps(tensors)(wrapped)
+
+
 class Operator(ABC):
     """A mathematical function with a schema. Subclasses are stateless; one instance serves all cases."""
 
@@ -153,6 +162,12 @@ class Operator(ABC):
     # Positional parameters of the plug-in functions, in order ("stat" as above).
     forward_inputs: ClassVar[tuple[str, ...]]
     backward_inputs: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        # Asked for many times for the same few cases: each subclass remembers its answers, read-only.
+        super().__init_subclass__(**keywords)
+        cls.fold = lru_cache(maxsize=512)(cls.fold)  # type: ignore[method-assign]
+        cls.tensors = lru_cache(maxsize=512)(_read_only(cls.tensors))  # type: ignore[method-assign]
 
     @abstractmethod
     def fold(self, case: Case) -> Fold:
