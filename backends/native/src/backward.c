@@ -8,7 +8,7 @@
 #include "layer_norm.h"
 
 /* One chain per row is enough: a turn of the loop takes longer than an addition. */
-enum { BACKWARD_CHUNK = 64 * LANES, REAL_TYPE = LNB_REAL == 32 ? LNB_F32 : LNB_F64 };
+enum { BACKWARD_CHUNK = LANES == 1 ? 32 : 64 * LANES, REAL_TYPE = LNB_REAL == 32 ? LNB_F32 : LNB_F64 };
 
 /* A group that is being added up, and where the gradients of the parameters go. */
 typedef struct {
@@ -29,14 +29,15 @@ typedef struct {
 
 typedef struct {
     const lnb_layer_norm *c;
+    const struct lnb_task *t;
     int64_t n;
     param gamma;
-    int type, affine, params, stream, recompute;
+    int type, affine, params, stream;
 } pass;
 
-INLINE pass pass_of(const struct lnb_task *t, int type, int affine, int params, int stream) {
+INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
     const lnb_layer_norm *c = t->call;
-    return (pass){c, c->cols, param_of(c->gamma, 1, affine), type, affine, params, stream, t->recompute};
+    return (pass){c, t, c->cols, param_of(c->gamma, 1, affine), type, affine, t->want_params, t->stream};
 }
 
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
@@ -184,10 +185,10 @@ INLINE int64_t add_and_put(const pass *p, reader *in, const writer *out, int64_t
 }
 
 INLINE row_stat stat_of(const pass *p, int64_t row) {
-    if (!p->recompute) return read_stats(p->c, row);
-    const void *x = x_row(p, row);
-    progress sums = sum_row(x, p->n, pilot_mean(x, p->n, p->type), p->type);
-    return row_stat_of(settled_mean_var(&sums, x, p->n, p->type), p->c->epsilon);
+    row_stat s;
+    if (!p->t->recompute) return read_stats(p->c, row);
+    p->t->recompute->statistics(p->t, row, &s);
+    return s;
 }
 
 INLINE void open_group(const pass *p, reader *in, int rows, int64_t row) {
@@ -266,29 +267,16 @@ INLINE void *partial(const struct lnb_task *t, int64_t block, int which) {
     return (real *)t->partials + (2 * block + which) * t->pitch;
 }
 
-INLINE void blocks_as(const struct lnb_task *t, int64_t first, int64_t last, const pass *p) {
+INLINE void blocks(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
+    pass p = pass_of(t, type, affine);
     for (int64_t b = first; b < last; b++) {
         reader in;
         in.fresh = 1;
-        in.dgamma = p->params ? partial(t, b, 0) : NULL;
-        in.dbeta = p->params ? partial(t, b, 1) : NULL;
-        backward_span(p, &in, b * t->block_rows, least(p->c->rows, (b + 1) * t->block_rows));
+        in.dgamma = p.params ? partial(t, b, 0) : NULL;
+        in.dbeta = p.params ? partial(t, b, 1) : NULL;
+        backward_span(&p, &in, b * t->block_rows, least(p.c->rows, (b + 1) * t->block_rows));
     }
-}
-
-INLINE void blocks(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p;
-    if (t->want_params && t->stream) {
-        p = pass_of(t, type, affine, 1, 1);
-        blocks_as(t, first, last, &p);
-    } else if (t->want_params) {
-        p = pass_of(t, type, affine, 1, 0);
-        blocks_as(t, first, last, &p);
-    } else {
-        p = pass_of(t, type, affine, 0, t->stream);
-        blocks_as(t, first, last, &p);
-    }
-    if (t->stream) v_fence();
+    if (p.stream) v_fence();
 }
 
 INLINE row_stat *stat_at(const struct lnb_task *t, int64_t row) {
@@ -315,7 +303,7 @@ INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, in
 }
 
 INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p = pass_of(t, type, affine, t->want_params, 0);
+    pass p = pass_of(t, type, affine);
     for (int64_t b = 0; b < t->blocks; b++) {
         int64_t end = least(p.c->rows, (b + 1) * t->block_rows);
         reader in;
@@ -343,7 +331,7 @@ static void finish(const struct lnb_task *t) {
 }
 
 INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p = pass_of(t, type, affine, 0, t->stream);
+    pass p = pass_of(t, type, affine);
     int64_t begin = first * BACKWARD_CHUNK, end = least(p.n, last * BACKWARD_CHUNK);
     for (int64_t row = 0; row < p.c->rows && p.c->dx; row++) {
         writer out = {.x = {x_row(&p, row)}, .dy = {dy_row(&p, row)}, .stat = {*stat_at(t, row)}};

@@ -27,9 +27,9 @@ typedef struct {
     int type, affine, stream;
 } pass;
 
-INLINE pass pass_of(const struct lnb_task *t, int type, int affine, int stream) {
+INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
     const lnb_layer_norm *c = t->call;
-    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, stream};
+    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, t->stream};
 }
 
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
@@ -92,7 +92,7 @@ INLINE int64_t sum_and_put(const pass *p, reader *in, const writer *out, int64_t
 INLINE void open_group(const pass *p, reader *in, int64_t row) {
     for (int r = 0; r < GROUP; r++) {
         in->x[r] = x_row(p, row + r);
-        in->p[r] = (progress){pilot_mean(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
+        in->p[r] = (progress){pilot_of(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
     }
 }
 
@@ -115,7 +115,6 @@ INLINE void write_row(const pass *p, writer *out) {
 /* Writes the group `out` while the group `in`, which begins at `row`, is added up. */
 INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
     int64_t written = out->peel;
-    put_head(p, out, GROUP);
     for (int64_t a = 0; a < p->n; a += CHUNK) {
         int64_t b = least(p->n, a + CHUNK);
         for (int r = 0; r < GROUP; r++) {
@@ -131,44 +130,45 @@ INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int6
 INLINE void one_row(const pass *p, int64_t row) {
     writer out;
     const void *x = x_row(p, row);
-    progress sums = sum_row(x, p->n, pilot_mean(x, p->n, p->type), p->type);
+    progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
     close_row(p, &sums, x, row, &out, 0);
     write_row(p, &out);
 }
 
 /* Rows whose lines of output begin at different columns are written one by one. */
 INLINE void forward_span(const pass *p, int64_t row, int64_t last) {
-    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0;
-    if (!together || last - row < 2 * GROUP) {
-        for (; row < last; row++) one_row(p, row);
-        return;
-    }
-    reader in;
-    writer out;
-    open_group(p, &in, row);
-    for (int r = 0; r < GROUP; r++) in.p[r] = sum_row(in.x[r], p->n, in.p[r].k, p->type);
-    for (;;) {
-        for (int r = 0; r < GROUP; r++) close_row(p, &in.p[r], in.x[r], row + r, &out, r);
-        out.peel = elements_to_line(out.y[0], p->n, p->type);
-        row += GROUP;
-        if (row + GROUP > last) break;
+    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0 && last - row >= 2 * GROUP;
+    if (together) {
+        reader in;
+        writer out;
         open_group(p, &in, row);
-        turn(p, &in, &out, row, last);
+        for (int r = 0; r < GROUP; r++) in.p[r] = sum_row(in.x[r], p->n, in.p[r].k, p->type);
+        for (;;) {
+            for (int r = 0; r < GROUP; r++) close_row(p, &in.p[r], in.x[r], row + r, &out, r);
+            out.peel = elements_to_line(out.y[0], p->n, p->type);
+            put_head(p, &out, GROUP);
+            row += GROUP;
+            if (row + GROUP > last) break;
+            open_group(p, &in, row);
+            turn(p, &in, &out, row, last);
+        }
+        put_range(p, &out, GROUP, out.peel, p->n, p->stream);
     }
-    put_head(p, &out, GROUP);
-    put_range(p, &out, GROUP, out.peel, p->n, p->stream);
     for (; row < last; row++) one_row(p, row);
 }
 
 INLINE void rows(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    if (t->stream) {
-        pass p = pass_of(t, type, affine, 1);
-        forward_span(&p, first, last);
-        v_fence();
-    } else {
-        pass p = pass_of(t, type, affine, 0);
-        forward_span(&p, first, last);
-    }
+    pass p = pass_of(t, type, affine);
+    forward_span(&p, first, last);
+    if (p.stream) v_fence();
+}
+
+/* The statistics of one row, for backward. */
+INLINE void statistics(const struct lnb_task *t, int64_t row, row_stat *out, int type) {
+    const lnb_layer_norm *c = t->call;
+    const void *x = at(c->x, row * c->x_row_stride, type);
+    progress sums = sum_row(x, c->cols, pilot_of(x, c->cols, type), type);
+    *out = row_stat_of(settled_mean_var(&sums, x, c->cols, type), c->epsilon);
 }
 
 /* The three phases of a call whose rows are few and long: chunks of columns are shared out instead of rows. */
@@ -176,7 +176,7 @@ INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type
     const lnb_layer_norm *c = t->call;
     for (int64_t row = 0; row < c->rows; row++) {
         const void *x = at(c->x, row * c->x_row_stride, type);
-        vec k = v_set1(pilot_mean(x, c->cols, type));
+        vec k = v_set1(pilot_of(x, c->cols, type));
         for (int64_t i = first; i < last; i++) {
             moments m = moments_zero();
             moments_rest(&m, x, k, i * CHUNK, least(c->cols, (i + 1) * CHUNK), type);
@@ -193,7 +193,7 @@ INLINE void finish(const struct lnb_task *t, int type) {
     const lnb_layer_norm *c = t->call;
     for (int64_t row = 0; row < c->rows; row++) {
         const void *x = at(c->x, row * c->x_row_stride, type);
-        progress p = {pilot_mean(x, c->cols, type), {0, 0}, {0, 0}};
+        progress p = {pilot_of(x, c->cols, type), {0, 0}, {0, 0}};
         for (int64_t i = 0; i < t->chunks; i++) progress_add(&p, t->sums[row * t->chunks + i]);
         mean_var v = settled_mean_var(&p, x, c->cols, type);
         if (!t->recompute) write_stats(c, row, v);
@@ -203,7 +203,7 @@ INLINE void finish(const struct lnb_task *t, int type) {
 
 INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
     const lnb_layer_norm *c = t->call;
-    pass p = pass_of(t, type, affine, t->stream);
+    pass p = pass_of(t, type, affine);
     int64_t end = least(c->cols, last * CHUNK);
     for (int64_t row = 0; row < c->rows && c->y; row++) {
         writer out = {.x = {x_row(&p, row)}, .y = {at_out(c->y, row * c->y_row_stride, type)}};
@@ -221,7 +221,9 @@ INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int t
     static void sums_##name(const struct lnb_task *t, int64_t a, int64_t b) { sums(t, a, b, type); }                   \
     static void finish_##name(const struct lnb_task *t) { finish(t, type); }                                           \
     static void columns_##name(const struct lnb_task *t, int64_t a, int64_t b) { columns(t, a, b, type, affine); }     \
-    const struct lnb_forward LNB_SYMBOL(forward, LNB_TARGET, name) = {CHUNK, rows_##name, sums_##name, finish_##name, columns_##name};
+    static void statistics_##name(const struct lnb_task *t, int64_t r, void *s) { statistics(t, r, s, type); }         \
+    const struct lnb_forward LNB_SYMBOL(forward, LNB_TARGET, name) = {                                                 \
+        CHUNK, rows_##name, sums_##name, finish_##name, columns_##name, statistics_##name};
 
 #if LNB_REAL == 32
 DEFINE(f32, LNB_F32, LNB_F32)

@@ -17,10 +17,12 @@ struct lnb_sums {
 /* Doubles that a kernel may keep per row in the workspace. */
 enum { LNB_ROW_DOUBLES = 8 };
 
+struct lnb_forward;
+
 struct lnb_task {
     const lnb_layer_norm *call;
     int stream;            /* write the large output with non-temporal stores */
-    int recompute;         /* backward: statistics are not given */
+    const struct lnb_forward *recompute; /* backward: computes the statistics when they are not given */
     int want_params;       /* backward: dgamma or dbeta is wanted */
     int64_t chunks;        /* chunks of columns in a row */
     int64_t block_rows;    /* backward: rows whose parameter gradients are summed in one place */
@@ -42,6 +44,7 @@ struct lnb_forward {
     void (*sums)(const struct lnb_task *, int64_t first_chunk, int64_t last_chunk);
     void (*finish)(const struct lnb_task *);
     void (*columns)(const struct lnb_task *, int64_t first_chunk, int64_t last_chunk);
+    void (*statistics)(const struct lnb_task *, int64_t row, void *row_stat);
 };
 
 struct lnb_backward {

@@ -21,7 +21,11 @@
 #define LNB_STREAM_BYTES (INT64_C(24) << 20)
 #endif
 
-enum { MAX_THREADS = 256, LINE = 64 };
+enum {
+    MAX_THREADS = 256,
+    LINE = 64,
+    STREAM_COLS = 128, /* shorter rows have too many lines that belong to two rows */
+};
 
 /* How one call is carried out. */
 struct plan {
@@ -155,7 +159,7 @@ static void plan_forward(const lnb_layer_norm *c, struct plan *p) {
     p->threads = threads_for(c, elements);
     p->by_columns = should_split_columns(p, c->rows, c->cols, p->forward->chunk);
     p->task.chunks = (c->cols + p->forward->chunk - 1) / p->forward->chunk;
-    p->task.stream = bytes >= LNB_STREAM_BYTES && c->y != c->x;
+    p->task.stream = bytes >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS && c->y != c->x;
     if (!p->by_columns) return;
     p->row_bytes = c->rows * LNB_ROW_DOUBLES * (int64_t)sizeof(double);
     p->sum_bytes = c->rows * p->task.chunks * (int64_t)sizeof(struct lnb_sums);
@@ -166,8 +170,9 @@ static void plan_backward(const lnb_layer_norm *c, struct plan *p) {
     int real_type = c->dtype == LNB_F64 ? LNB_F64 : LNB_F32;
     struct lnb_task *t = &p->task;
     p->threads = threads_for(c, elements);
-    t->stream = 3 * elements * size_of(c->dtype) >= LNB_STREAM_BYTES && c->dx != c->x && c->dx != c->dy;
-    t->recompute = !c->mean || !c->stat;
+    t->stream = 3 * elements * size_of(c->dtype) >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS;
+    t->stream = t->stream && c->dx != c->x && c->dx != c->dy;
+    t->recompute = c->mean && c->stat ? NULL : p->forward;
     t->want_params = c->dgamma || c->dbeta;
     t->block_rows = rows_per_block(c->rows);
     t->blocks = (c->rows + t->block_rows - 1) / t->block_rows;

@@ -1,19 +1,20 @@
 /*
  * The layer-norm kernels: what forward and backward share. Compiled once per target and computing type.
  *
- * Statistics. A row is read once. The mean k of its first PILOT elements, rounded to the computing type, is the
- * pilot: from it d = x - k is formed for the whole row, and s1 = sum(d), s2 = sum(d^2) give
+ * Statistics. A row is read once. The pilot k is the mean of its first elements, rounded to the computing type, or 0
+ * where that mean is less than their standard deviation and there is no offset to remove. From it d = x - k is
+ * formed for the whole row, and s1 = sum(d), s2 = sum(d^2) give
  *
  *     mean = k + s1/n          var = s2/n - (s1/n)^2
  *
- * This is the one-pass formula on data whose mean is already almost removed. Its error is about
- * A u (1 + q) relative to the variance, q = (mean - k)^2 / var, where A is the length of the longest chain of
- * additions (64: vectors are added in chunks, chunks in compensated double) and u the unit roundoff. The mean is off by
- * A u std only, not by A u |mean|: the row is in effect summed twice, as in the corrected two-pass algorithm.
- * For rows of independent elements q is about 1/PILOT. A pilot that does not represent its row (a spike or a
- * step in the first elements) is seen afterwards, as q > 4, and the sums are formed again with k = mean; q is then
- * 0. Why not E[x^2] - E[x]^2: there k = 0 and q = (mean/std)^2. Why not k = x[0]: x[0] may be the spike, so the
- * second reading of the row would be common. Sums that overflow are formed again in scalar double.
+ * This is the one-pass formula on data whose offset is already removed. With u the unit roundoff and A the longest
+ * chain of additions (64: vectors are added in chunks, chunks in compensated double), the variance is off by about
+ * A u (1 + q) of itself, q = (mean - k)^2 / var, and the mean by A u mean|d|: for data with an offset the row is in effect
+ * summed twice, as in the corrected two-pass algorithm. For rows of independent elements q is about 1/(length of
+ * the pilot) or at most 1. A pilot that does not represent its row (a step after the first elements) is seen
+ * afterwards, as q > 4, and the sums are formed again with k = mean; q is then 0. Why not E[x^2] - E[x]^2: there k = 0
+ * always and q = (mean/std)^2. Why not k = x[0]: x[0] may be a spike, and then mean|d| is far above mean|x|. The pilot
+ * is 0 there, since a spike makes the standard deviation large. Sums that overflow are formed again in double.
  *
  * A row of equal elements has k = x and d = 0 exactly when k is exact (small integers): variance 0, y = beta.
  *
@@ -87,21 +88,34 @@ INLINE param param_of(const void *given, int one, int t) {
 INLINE vec load_param(param q, int64_t j, int t) { return v_load(q.p, j & q.mask, t); }
 INLINE vec load_param_some(param q, int64_t j, int64_t n, int t) { return v_load_some(q.p, j & q.mask, n, t); }
 
-/* The mean of the first elements of a row, rounded. */
-INLINE real pilot_mean(const void *x, int64_t n, int t) {
+/* The mean of the first elements of a row, rounded; 0 when it is smaller than their standard deviation. */
+INLINE real pilot_of(const void *x, int64_t n, int t) {
     enum { CHAINS = 4 };
-    vec s[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    vec s[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()}, q[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()};
     if (n >= PILOT_VECTORS * LANES) {
         n = PILOT_VECTORS * LANES;
         for (int i = 0; i < PILOT_VECTORS; i += CHAINS) {
-            for (int c = 0; c < CHAINS; c++) s[c] = v_add(s[c], v_load(x, (i + c) * LANES, t));
+            for (int c = 0; c < CHAINS; c++) {
+                vec v = v_load(x, (i + c) * LANES, t);
+                s[c] = v_add(s[c], v);
+                q[c] = v_fma(v, v, q[c]);
+            }
         }
     } else {
         int64_t j = 0;
-        for (; j + LANES <= n; j += LANES) s[0] = v_add(s[0], v_load(x, j, t));
-        if (j < n) s[1] = v_load_some(x, j, n - j, t);
+        for (; j + LANES <= n; j += LANES) {
+            vec v = v_load(x, j, t);
+            s[0] = v_add(s[0], v);
+            q[0] = v_fma(v, v, q[0]);
+        }
+        if (j < n) {
+            s[1] = v_load_some(x, j, n - j, t);
+            q[1] = v_mul(s[1], s[1]);
+        }
     }
-    return (real)(v_sum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3]))) / (double)n);
+    double mean = v_sum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3]))) / (double)n;
+    double square = v_sum(v_add(v_add(q[0], q[1]), v_add(q[2], q[3]))) / (double)n;
+    return 2 * mean * mean > square ? (real)mean : 0;
 }
 
 /* Vector sums of one chunk of one row around k. */
@@ -133,8 +147,8 @@ INLINE struct lnb_sums moments_value(const moments *m) {
     return (struct lnb_sums){v_sum(v_add(m->first[0], m->first[1])), v_sum(v_add(m->second[0], m->second[1]))};
 }
 
-/* Chunks of the statistics have 64 vectors in each of their two chains. */
-enum { CHUNK = 128 * LANES };
+/* Columns whose sums are formed in the computing type: 64 vectors in each of two chains. */
+enum { CHUNK = LANES == 1 ? 32 : 128 * LANES };
 
 /* A row on its way: its pilot and the sums of the chunks so far. */
 typedef struct {
@@ -240,7 +254,7 @@ INLINE vec normalized(scale s, vec x) { return v_fma(v_sub(x, s.hi), s.rstd, s.s
 
 /* Elements before the first 64-byte line of a row of output that is long enough for it to matter. */
 INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
-    if (LANES == 1 || n < 8 * LANES) return 0;
+    if (LANES == 1 || n < 8 * LANES) return 0; /* calls that stream have longer rows */
     return (int64_t)(-(uintptr_t)p & 63) / size_of(t);
 }
 

@@ -22,7 +22,12 @@
 
 #include "lnbench.h"
 
+/* The kernels are specialised by inlining constants into them. Builds with sanitizers skip that: it takes minutes. */
+#ifdef LNB_PLAIN_INLINE
+#define INLINE static inline
+#else
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 
 #if LNB_TARGET_AVX512
