@@ -7,13 +7,15 @@ LeVeque 1983 (merging), Welford 1962, Neumaier 1974 (compensation).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lnbench.backend import FunctionBackend
 from lnbench.selftest import forms, kernel, sums
 from lnbench.selftest.kernel import Array, Job, LayerNorm, Steps, edited
+from lnbench.selftest.mutants.channels import BatchNorm
+from lnbench.selftest.mutants.relatives import RmsNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,16 @@ class Correct:
 
     name: str
     sentence: str
-    norm: LayerNorm
+    norm: LayerNorm | RmsNorm | BatchNorm
     weak_on: str = ""
     op: str = "layer_norm"
 
     def backend(self) -> FunctionBackend:
-        return kernel.backend(self.name, self.norm.forward, self.norm.backward, op=self.op, facts=self.norm.facts)
+        return kernel.backend(self.name, self.norm.forward, self.norm.backward, op=self.op, facts=self.facts)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return self.norm.facts if isinstance(self.norm, LayerNorm) else {}
 
 
 KINDS: dict[str, Correct] = {}
@@ -100,6 +106,14 @@ _add(
 )
 _add("flushing", "subnormal operands and results become zero, declared", forms.FLUSHING, subnormals="flush")
 _add("in_place", "y may be x and dx may be dy, declared", kernel.STEPS, inplace="both")
+
+
+def _add_relative(name: str, sentence: str, op: str, norm: RmsNorm | BatchNorm) -> None:
+    KINDS[name] = Correct(name, sentence, norm, op=op)
+
+
+_add_relative("rms_two_pass", "rms_norm: mean square, root, product", "rms_norm", RmsNorm())
+_add_relative("batch_two_pass", "batch_norm: two passes per channel, running state", "batch_norm", BatchNorm())
 
 
 def names() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 def families(kills: Sequence[Kill]) -> Table:
     """Planted and found by family, and which checks found them."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for family, what in FAMILIES.items():
         own = [k for k in kills if k.target.family == family]
         if not own:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lnbench.selftest.mutants import (
+    channels,
     contracts,
     degenerate,
     gradient,
@@ -27,6 +28,7 @@ __all__ = [
     "FAMILIES",
     "MUTANTS",
     "Mutant",
+    "channels",
     "contracts",
     "degenerate",
     "gradient",

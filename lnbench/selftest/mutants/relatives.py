@@ -1,4 +1,4 @@
-"""Planted bugs in the relatives of layer_norm: rms_norm here, batch_norm in `channels`."""
+"""rms_norm, right and with planted bugs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lnbench.selftest import kernel
-from lnbench.selftest.kernel import STEPS, Array, Job, Results, affine, job_for, scaled
+from lnbench.selftest.kernel import STEPS, Array, Job, Results, job_for, scaled
 from lnbench.selftest.mutants._plant import Mutant, add
 
 
@@ -27,26 +27,25 @@ class RmsNorm:
     """The plug-in functions of rms_norm; a mutant replaces one of the four formulas."""
 
     rstd: Callable[[Job, Array], Array] = rms
-    output: Callable[[Array, Array | None, Array | None], Array] = affine
+    output: Callable[[Array, Array | None], Array] = scaled
     dx: Callable[[Job, Array, Array, Array], Array] = rms_dx
     xhat: Callable[[Job, Array, Array], Array] = lambda job, x, rstd: x * rstd
 
-    def forward(self, x: Array, gamma: Array | None, beta: Array | None, **call: Any) -> Results:
+    def forward(self, x: Array, gamma: Array | None, **call: Any) -> Results:
         job = job_for(STEPS, x.shape, call["axis"], call["epsilon"], call["threads"], call["case"])
         if not x.size:
             return {"y": np.empty(x.shape, job.storage)}
         values = kernel.read(job, x, "element", "x")
         rstd = self.rstd(job, values)
-        scale, shift = (None if a is None else kernel.read(job, a, "column", "") for a in (gamma, beta))
-        y = self.output(self.xhat(job, values, rstd), scale, shift)
+        scale = None if gamma is None else kernel.read(job, gamma, "column", "gamma")
+        y = self.output(self.xhat(job, values, rstd), scale)
         return {"y": job.fold.from_rows(y.astype(job.storage)), "rstd": rstd.reshape(job.fold.statistic_shape)}
 
     def backward(self, dy: Array, x: Array, gamma: Array | None, rstd: Array | None, **call: Any) -> Results:
         job = job_for(STEPS, x.shape, call["axis"], call["epsilon"], call["threads"], call["case"])
         shape = job.fold.reduced_shape
         if not x.size:
-            return {"dx": np.empty(x.shape, job.storage), "dgamma": np.zeros(shape, job.affine),
-                    "dbeta": np.zeros(shape, job.affine)}  # fmt: skip
+            return {"dx": np.empty(x.shape, job.storage), "dgamma": np.zeros(shape, job.affine)}
         values, cotangent = (kernel.read(job, a, "element", "") for a in (x, dy))
         r = self.rstd(job, values) if rstd is None else kernel.read(job, rstd, "row", "rstd")
         scale = None if gamma is None else kernel.read(job, gamma, "column", "gamma")
@@ -55,7 +54,6 @@ class RmsNorm:
         return {
             "dx": job.fold.from_rows(dx.astype(job.storage)),
             "dgamma": kernel.columns(job, cotangent * xhat).astype(job.affine).reshape(shape),
-            "dbeta": kernel.columns(job, cotangent).astype(job.affine).reshape(shape),
         }
 
 
@@ -88,9 +86,9 @@ _plant("is_layer_norm", "K", "the deviation instead of the root mean square", _F
        rstd=_centred)  # fmt: skip
 _plant("absolute", "K", "computes with |x|", _BOTH, xhat=lambda job, x, rstd: np.abs(x) * rstd)
 _plant("tail", "E", "elements behind the last whole vector are not squared", _FORWARD, rstd=_without_tail)
-_plant("gamma_ignored", "L", "gamma not applied", _FORWARD, output=lambda xhat, gamma, beta: affine(xhat, None, beta))
+_plant("gamma_ignored", "L", "gamma not applied", _FORWARD, output=lambda xhat, gamma: xhat)
 _plant("one_plus_gamma", "L", "1 + gamma instead of gamma", _FORWARD, "linkedin/Liger-Kernel#74",
-       output=lambda xhat, gamma, beta: affine(xhat, None if gamma is None else 1 + gamma, beta))  # fmt: skip
+       output=lambda xhat, gamma: xhat if gamma is None else xhat * (1 + gamma))  # fmt: skip
 _plant("short_squares", "B", "squares formed in float16", _FORWARD, "nntrainer/nntrainer#3935",
        rstd=lambda job, x: kernel.rstd(job, job.average((x.astype(np.float16) ** 2).astype(job.work))))  # fmt: skip
 _plant("dx_without_projection", "K", "dx without the xhat term", _BACKWARD, dx=lambda job, g, xhat, rstd: rstd * g)
