@@ -236,6 +236,7 @@ def _sum_of(error: Array | None, more: Array) -> Array:
     return error + more
 
 
+@np.errstate(all="ignore")
 def _divide(a: Bounded, b: Bounded) -> Bounded:
     ar = a.arithmetic
     value = a.value / b.value

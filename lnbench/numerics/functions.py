@@ -26,6 +26,7 @@ def _bounded(a: Bounded, value: Value, error: Array, floor: float | None = None)
     return Bounded(value, error, a.arithmetic, float(np.max(top, where=np.isfinite(top), initial=0.0)), a.beyond, floor)
 
 
+@np.errstate(all="ignore")
 def rsqrt(a: Bounded) -> Bounded:
     """1/sqrt(a), one primitive of at most 4 units (an estimate with Newton steps, or a root and a division)."""
     ar = a.arithmetic
@@ -39,6 +40,7 @@ def rsqrt(a: Bounded) -> Bounded:
     return _bounded(a, 1.0 / ar.wide.sqrt(a.value), error)
 
 
+@np.errstate(all="ignore")
 def sqrt(a: Bounded) -> Bounded:
     """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it)."""
     ar = a.arithmetic
