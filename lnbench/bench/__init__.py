@@ -1,4 +1,4 @@
-"""Benchmarking: clock and samples, schedule, statistics, verdicts; no correctness. Calling the package is `lnbench.api.bench`."""
+"""Benchmarking: samples, schedule, statistics, verdicts; no correctness. Calling it is `lnbench.api.bench`."""
 
 from lnbench.callable_module import make_callable
 

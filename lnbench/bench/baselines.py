@@ -7,6 +7,7 @@ A gate runs the recipe again, interleaved with the new backend; numbers alone on
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -107,13 +108,26 @@ def save(
 
 def _versions(kind: str, place: str) -> dict[str, str]:
     """Versions of lnbench and of the packages that the backend comes from."""
-    wanted = {"lnbench", "numpy"}
+    wanted, packages = {"lnbench", "numpy"}, set[str]()
     if kind == "module":
-        wanted.add(place.partition(".")[0])
+        packages.add(place.partition(".")[0])
     if kind == "name":
         found = [p for p in metadata.entry_points(group=registry.GROUP) if p.name == place]
         wanted |= {p.dist.name for p in found if p.dist is not None} | {place}
-    return {name: version for name in sorted(wanted) if (version := _version(name)) is not None}
+        packages |= {p.module.partition(".")[0] for p in found}
+    versions = {name: version for name in sorted(wanted) if (version := _version(name)) is not None}
+    return versions | {f"files of {name}": digest for name in sorted(packages) if (digest := _package_hash(name))}
+
+
+def _package_hash(name: str) -> str:
+    """A hash over all code of an installed package, which is not imported; a rebuilt library changes it."""
+    spec = importlib.util.find_spec(name)
+    folders = spec.submodule_search_locations if spec is not None else None
+    digest = hashlib.sha256()
+    for folder in sorted(map(Path, folders or ())):
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".so", ".dylib", ".pyd")):
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16] if folders else ""
 
 
 def _version(package: str) -> str | None:
@@ -162,9 +176,8 @@ def restart(recipe: Recipe, folder: Path = FOLDER) -> Restart:
         bare = Path(str(copy).rpartition(":")[0] or copy) if ":" in recipe.copy else copy
         if bare.is_file() and sha256(bare) == digest:
             state = "has changed" if Path(path).is_file() else "is gone"
-            return Restart(
-                str(copy), f"{path} {state} since baseline {recipe.name!r} was stored; its copy is run instead"
-            )
+            note = f"{path} {state} since baseline {recipe.name!r} was stored; its copy is run instead"
+            return Restart(str(copy), note)
         raise EnvironmentUnfit(
             f"{path} has changed since baseline {recipe.name!r} was stored and no copy is left, so the old backend "
             "cannot be run again; store the baseline anew, or let its numbers speak with --trust-stored"
