@@ -126,7 +126,9 @@ class _Judging:
         tensor, epsilon = self.problem.outputs[name], self.problem.case.epsilon
         # Orders of evaluation differ in whether an infinite dy becomes infinite or NaN.
         lenient = tensor.role == "statistic" or (self.problem.pass_ == "backward" and self.problem.has_infinite("dy"))
-        return Tally(arithmetic.wide, tensor.dtype, epsilon > 0 and not nan_allowed, lenient)
+        # The variance of one element is 0 by definition to some (Welford, Caffe2), inf - inf to others.
+        free = tensor.role == "statistic" and name != "mean" and self.problem.fold.cols == 1
+        return Tally(arithmetic.wide, tensor.dtype, epsilon > 0 and not nan_allowed, lenient, free)
 
     def _tallies(self, rules: Rules, names: Collection[str], *, nan_allowed: bool = False) -> dict[str, Tally]:
         arithmetic = Arithmetic.of(rules, self.problem.fold.rows)

@@ -28,6 +28,7 @@ class Tally:
     dtype: str
     nan_refused: bool
     any_nonfinite: bool
+    any_special: bool = False  # where the inputs are not finite, anything may come
     compared: int = 0
     undecided: int = 0
     out_of_domain: int = 0
@@ -96,7 +97,7 @@ class Tally:
         excused = (
             ~np.isfinite(wide_got) if self.any_nonfinite else np.where(np.isnan(narrow), nan, ~np.isfinite(wide_got))
         )
-        right &= ~special | excused
+        right &= ~special | excused | self.any_special
         self.compared += int(decided.sum() + special.sum())
         self.undecided += int(undecided.sum())
         self.out_of_domain += int(beyond.sum())
