@@ -12,7 +12,7 @@ NAMES = ("float16", "bfloat16", "float32", "float64")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_constants_agree_with_the_machine_parameters(name: str) -> None:
-    form, info = dtypes.get(name), ml_dtypes.finfo(dtypes.numpy(name))
+    form, info = dtypes.get(name), ml_dtypes.finfo(dtypes.numpy(name))  # type: ignore[no-untyped-call]
     assert form.unit == float(info.eps) / 2
     assert form.largest == float(info.max)
     assert form.normal == float(info.smallest_normal)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lnbench.case import Case
+from lnbench.case import Case, freeze
 from lnbench.errors import UsageError
 from lnbench.numerics import dtypes
 from lnbench.operators import registry
@@ -61,8 +61,8 @@ CASES = [
     Case(shape=(4, 6), dtype="float64", beta=False),
     Case(op="rms_norm", shape=(3, 2, 9), dtype="float64", epsilon=0.1),
     Case(op="rms_norm", shape=(4, 6), dtype="float64", gamma=False),
-    Case(op="batch_norm", shape=(3, 4, 5), axis=1, dtype="float64", attributes=BN),
-    Case(op="batch_norm", shape=(3, 5, 4), axis=-1, dtype="float64", attributes={**BN, "training": False}),
+    Case(op="batch_norm", shape=(3, 4, 5), axis=1, dtype="float64", attributes=freeze(BN)),
+    Case(op="batch_norm", shape=(3, 5, 4), axis=-1, dtype="float64", attributes=freeze({**BN, "training": False})),
 ]
 
 
@@ -104,7 +104,7 @@ def test_statistics_come_in_every_kind(kind: str, power: float) -> None:
 
 
 def test_running_statistics_follow_the_unbiased_convention() -> None:
-    case = Case(op="batch_norm", shape=(3, 2, 4), axis=1, attributes={"training": True, "momentum": 0.25})
+    case = Case(op="batch_norm", shape=(3, 2, 4), axis=1, attributes=freeze({**BN, "momentum": 0.25}))
     t = _inputs(case)
     got = reference(case, "forward", t)
     x = t["x"].astype(np.float64)
