@@ -55,6 +55,7 @@ _KEPT = ("backends", "require", "timeout", "checks", "in_process", "target")
 )
 @click.option("--fail-on", type=click.Choice(["skipped"]), help="Also fail when something was skipped.")
 @click.option("-x", "--stop-on-first-error", "stop", is_flag=True, help="Stop after the first case that fails.")
+@click.option("--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes that share many small cases.")
 @click.option("--in-process", is_flag=True, help="Run without a worker process, for gdb, sanitizers and profilers.")
 @click.option(
     "--target", metavar="TARGET", help="Instruction set of the native backend: baseline, avx2, avx512 or neon."
@@ -208,6 +209,7 @@ class _Run:
             dump=given["dump"],
             environment={"LNBENCH_TARGET": given["target"]} if given["target"] else {},
             stop_on_first=given["stop"],
+            jobs=given["jobs"],
         )
 
     def _code(self, verdicts: list[Verdict]) -> Exit:

@@ -31,7 +31,9 @@ class Differences:
     matrix: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
     def add(self, case: Case, outputs: Mapping[str, Mapping[str, Arrays]]) -> None:
-        """outputs: backend -> pass -> arrays by output name."""
+        """outputs: backend -> pass -> arrays by output name. Statistics of empty rows are undefined: not compared."""
+        if case.elements == 0:
+            return
         for a, b in combinations(outputs, 2):
             for pass_ in outputs[a].keys() & outputs[b].keys():
                 for name in outputs[a][pass_].keys() & outputs[b][pass_].keys():
@@ -40,10 +42,17 @@ class Differences:
     def _add_one(self, case: Case, name: str, a: str, b: str, x: np.ndarray, y: np.ndarray) -> None:
         if x.size != y.size or x.dtype != y.dtype or x.size == 0:
             return
-        found = Difference(largest_ulp(x.reshape(-1), y.reshape(-1)), case.label)
-        kept = self.matrix.get((name, a, b))
+        self._keep((name, a, b), Difference(largest_ulp(x.reshape(-1), y.reshape(-1)), case.label))
+
+    def merge(self, other: Differences) -> None:
+        """Takes over what `other` collected."""
+        for key, found in other.matrix.items():
+            self._keep(key, found)
+
+    def _keep(self, key: tuple[str, str, str], found: Difference) -> None:
+        kept = self.matrix.get(key)
         if kept is None or found.ulp > kept.ulp:
-            self.matrix[name, a, b] = found
+            self.matrix[key] = found
 
 
 def largest_ulp(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,42 +1,22 @@
-"""Runs the checks over cases and backends and hands out verdicts as they are known. Measures and shows nothing."""
+"""Runs a verification: hands cases to an examiner here or to several in processes of their own, and verdicts to the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lnbench.case import Case
-from lnbench.errors import BackendBroken
-from lnbench.verify import check as checks
+from lnbench.verify import shards
 from lnbench.verify.differences import Differences
-from lnbench.verify.dump import dump
-from lnbench.verify.sessions import Sessions
-from lnbench.verify.subject import Arrays, Problem, Subject
-from lnbench.verify.verdict import Status, Verdict, is_accepted
+from lnbench.verify.examiner import DEFAULT_REQUIREMENT, Examiner, Options
+from lnbench.verify.sweep import cores
+from lnbench.verify.verdict import Verdict
 
-DEFAULT_REQUIREMENT = "stable"
+__all__ = ["DEFAULT_REQUIREMENT", "Options", "run"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to verify.
-
-    require: what a verdict must reach (`verdict.REQUIREMENTS`), unless a case asks for something else.
-    timeout: seconds for one request to a worker.
-    checks: names of the checks to run; None means all.
-    dump: a folder for the tensors of verdicts that are not accepted.
-    environment: variables for the workers, for example LNBENCH_TARGET.
-    stop_on_first: end after the first case with a verdict that is not accepted.
-    """
-
-    require: str = DEFAULT_REQUIREMENT
-    timeout: float = 60.0
-    in_process: bool = False
-    checks: tuple[str, ...] | None = None
-    dump: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    stop_on_first: bool = False
+# A shard costs half a second to start, about as much as a dozen small cases; larger cases use all cores by themselves.
+CASES_PER_SHARD = 24
+SHARD_ELEMENTS = 1 << 20
 
 
 def run(
@@ -49,119 +29,43 @@ def run(
     skip: Callable[[Case, str], bool] = lambda case, backend: False,
     differences: Differences | None = None,
 ) -> list[Verdict]:
-    """Verifies every case on every backend; returns all verdicts, in order.
+    """Verifies every case on every backend; returns all verdicts, in the order of the cases.
 
-    on_verdict is called with each verdict as soon as it is known, on_case before a case runs on a backend, skip says which
-    pairs are already known (a resumed run). Raises Unavailable or UnknownBackend before anything runs; a backend that
-    breaks while it is loaded gets one verdict and does not disturb the others.
+    on_verdict is called with each verdict as soon as it is known (of one case and backend together), on_case before a
+    case runs on a backend, skip says which pairs are already known (a resumed run). Raises Unavailable or UnknownBackend
+    before anything runs; a backend that breaks while it is loaded gets one verdict and does not disturb the others.
     """
-    selected = checks.select(options.checks)
-    found: list[Verdict] = []
+    found: list[tuple[int, Verdict]] = []
+    differences = Differences() if differences is None else differences
 
-    def emit(verdict: Verdict) -> None:
-        found.append(verdict)
-        on_verdict(verdict)
+    def emit(number: int, verdicts: Sequence[Verdict]) -> bool:
+        found.extend((number, v) for v in verdicts)
+        for verdict in verdicts:
+            on_verdict(verdict)
+        return options.stop_on_first and not all(v.accepted for v in verdicts)
 
-    with Sessions(options.timeout, options.in_process, options.environment) as sessions:
-        loaded = _load(cases, backends, sessions, emit)
-        for case in cases:
-            problem = Problem(case)
-            outputs: dict[str, dict[str, Arrays]] = {}
-            for backend in loaded:
-                if skip(case, backend):
-                    continue
-                on_case(case, backend)
-                subject = Subject.of(problem, backend, sessions)
-                for verdict in _case(subject, selected, options):
-                    emit(verdict)
-                outputs[backend] = {p: subject.kept(p) for p in case.pass_names}
-            if differences is not None and len(outputs) > 1:
-                differences.add(case, outputs)
-            if options.stop_on_first and not all(v.accepted for v in found):
-                break
-    return found
-
-
-def _load(
-    cases: Sequence[Case], backends: Sequence[str], sessions: Sessions, emit: Callable[[Verdict], None]
-) -> list[str]:
-    """Starts every backend; one that breaks while it is loaded is reported and left out."""
-    loaded = []
-    for backend in backends:
-        try:
-            sessions.describe(backend, cases[0].threads if cases else 1)
-        except BackendBroken as error:
-            if cases:
-                emit(
-                    Verdict(
-                        case=cases[0], backend=backend, pass_=cases[0].pass_names[0], check="load",
-                        status=Status.CRASHED, reason=str(error), accepted=False,
-                    )
-                )  # fmt: skip
-        else:
-            loaded.append(backend)
-    return loaded
+    skips = [[b for b in backends if skip(c, b)] for c in cases]
+    jobs = _jobs(cases, options)
+    small = [i for i, c in enumerate(cases) if jobs > 1 and c.elements <= SHARD_ELEMENTS]
+    stopped = False
+    if small:
+        work = [(i, cases[i], skips[i]) for i in small]
+        stopped = shards.run(work, backends, replace(options, jobs=1), jobs, emit, on_case, differences)
+    rest = [i for i in range(len(cases)) if i not in set(small)]
+    if rest and not stopped:
+        with Examiner.of(backends, options) as examiner:
+            broken = examiner.load(cases[rest[0]])
+            stopped = emit(rest[0], [] if small else broken)
+            for i in rest:
+                for _, verdicts in examiner.examine(cases[i], skips[i], on_case):
+                    stopped = emit(i, verdicts) or stopped
+                if stopped:
+                    break
+            differences.merge(examiner.differences)
+    return [v for _, v in sorted(found, key=lambda pair: pair[0])]
 
 
-def _case(subject: Subject, selected: Sequence[checks.Check], options: Options) -> list[Verdict]:
-    """All verdicts of one case on one backend."""
-    verdicts: list[Verdict] = []
-    for pass_ in subject.case.pass_names:
-        found = [_settle(v, options) for v in _pass(subject, pass_, selected)]
-        if options.dump is not None and not all(v.accepted for v in found):
-            dump(options.dump, subject, pass_, found)
-        verdicts.extend(found)
-    _check_expectation(verdicts, subject)
-    return verdicts
-
-
-def _pass(subject: Subject, pass_: str, selected: Sequence[checks.Check]) -> Iterator[Verdict]:
-    reason = subject.sessions.tally(subject.backend).reason or subject.session.supports(subject.case)
-    if reason:
-        yield checks.verdict(subject, pass_, "bound", Status.SKIPPED, reason=reason)
-        return
-    base = next(c for c in checks.all_checks() if c.name == "bound")
-    first = list(base.run(subject, pass_))
-    ran = any(v.output and v.check == "bound" for v in first)
-    # The other checks build on a run that returned something; what they find is worth knowing even when it is wrong.
-    yield from (v for v in first if base in selected or not ran or v.status not in (Status.PASSED, Status.UNSTABLE))
-    if not ran:
-        return
-    for check in selected:
-        if check is base:
-            continue
-        if subject.sessions.tally(subject.backend).reason:
-            return
-        yield from check.run(subject, pass_)
-
-
-def _settle(verdict: Verdict, options: Options) -> Verdict:
-    """Decides whether the verdict is accepted: by the case's or the run's requirement, and by what the case expects."""
-    requirement = verdict.case.require or options.require
-    accepted = is_accepted(verdict.status, verdict.tier, requirement)
-    if verdict.status is Status.UNSTABLE and _expects_unstable(verdict.case, verdict.backend):
-        accepted = True
-    if not accepted and verdict.status is Status.PASSED:
-        return replace(
-            verdict,
-            accepted=False,
-            reason=verdict.reason or f"keeps only tier {verdict.tier}, {requirement} is required",
-        )
-    return replace(verdict, accepted=accepted)
-
-
-def _expects_unstable(case: Case, backend: str) -> bool:
-    expected = dict(case.expect)
-    return expected.get(backend, expected.get("*")) == "unstable"
-
-
-def _check_expectation(verdicts: list[Verdict], subject: Subject) -> None:
-    """A weakness that is expected but gone makes the first verdict unacceptable, so that the expectation is removed."""
-    case = subject.case
-    if not _expects_unstable(case, subject.backend) or not verdicts:
-        return
-    seen = {v.status for v in verdicts}
-    if Status.UNSTABLE in seen or seen == {Status.SKIPPED} or not seen <= {Status.PASSED, Status.SKIPPED}:
-        return
-    reason = "expected to be UNSTABLE, but the weakness is gone: remove `expect` from the case"
-    verdicts[0] = replace(verdicts[0], accepted=False, reason=reason)
+def _jobs(cases: Sequence[Case], options: Options) -> int:
+    if options.in_process or options.jobs == 1:
+        return 1
+    return min(options.jobs or cores(), len(cases) // CASES_PER_SHARD)

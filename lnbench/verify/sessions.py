@@ -26,6 +26,16 @@ class Tally:
         self.hangs += status == "TIMEOUT"
         self.crashes += status == "CRASHED"
 
+    def replaced_by(self, other: Tally | None) -> Tally:
+        """Takes over the counts of `other`, when there is one; returns a copy of them."""
+        if other is not None:
+            self.hangs, self.crashes = other.hangs, other.crashes
+        return Tally(self.hangs, self.crashes)
+
+    def since(self, before: Tally) -> Tally:
+        """What was counted after `before`."""
+        return Tally(self.hangs - before.hangs, self.crashes - before.crashes)
+
     @property
     def reason(self) -> str | None:
         """Why nothing more is run on this backend, or None."""
