@@ -54,8 +54,9 @@ class Gradient:
         rng = np.random.default_rng(subject.case.seed + 11)
         fold = subject.operator.fold(subject.case)
         x = fold.to_rows(inputs["x"].reshape(subject.case.shape))
-        scale = np.sqrt(x.var(axis=1, keepdims=True) + subject.case.epsilon)
-        if (scale < 1e-4 * np.abs(x).max(initial=0.0)).any() or not (scale > 0).all():
+        with np.errstate(over="ignore"):
+            scale = np.sqrt(x.var(axis=1, keepdims=True) + subject.case.epsilon)
+        if (scale < 1e-4 * np.abs(x).max(initial=0.0)).any() or not ((scale > 0) & np.isfinite(scale)).all():
             return None
         step = fold.from_rows(STEP * scale * rng.standard_normal(x.shape))
         found = {"x": step.reshape(inputs["x"].shape)}
