@@ -56,6 +56,11 @@ def normalized_axes(case: Case) -> tuple[int, ...]:
     return tuple(range(case.axis % rank, rank))
 
 
+def batch_norm_attributes(case: Case) -> tuple[bool, float]:
+    """(training, momentum) of a batch_norm case, with the operator's defaults where the case leaves them out."""
+    return bool(getattr(case, "training", True)), float(getattr(case, "momentum", 0.1))
+
+
 def trailing_count(case: Case) -> int | None:
     """How many axes are normalized when they are the last ones; None when they are others."""
     axes, rank = normalized_axes(case), len(case.shape)

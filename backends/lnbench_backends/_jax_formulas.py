@@ -11,7 +11,7 @@ from typing import Any
 
 from lnbench.case import Case
 
-from lnbench_backends._frameworks import normalized_axes
+from lnbench_backends._frameworks import batch_norm_attributes, normalized_axes
 
 Values = Mapping[str, Any]
 Formula = Callable[[Values], dict[str, Any]]
@@ -64,9 +64,10 @@ def _rms_norm(jax: Any, t: Values, *, axes: tuple[int, ...], epsilon: float) -> 
 def _batch_norm(jax: Any, t: Values, *, case: Case) -> dict[str, Any]:
     np_, x = jax.numpy, _wide(jax, t["x"])
     assert isinstance(case.axis, int)
+    training, momentum = batch_norm_attributes(case)
     channel = case.axis % x.ndim
     shape = [n if a == channel else 1 for a, n in enumerate(x.shape)]
-    if not case.training:
+    if not training:
         rstd = jax.lax.rsqrt(t["running_var"].reshape(shape) + case.epsilon)
         return {"y": _affine((x - t["running_mean"].reshape(shape)) * rstd, t, shape)}
     axes = tuple(a for a in range(x.ndim) if a != channel)
@@ -79,5 +80,5 @@ def _batch_norm(jax: Any, t: Values, *, case: Case) -> dict[str, Any]:
     unbiased = variance.reshape(-1) * (count / (count - 1) if count > 1 else 1.0)
     for name, batch in (("running_mean", mean.reshape(-1)), ("running_var", unbiased)):
         # An empty batch leaves the state as it was; backward is not given the state's later values.
-        found[f"{name}_out"] = t[name] * (1 - case.momentum) + batch * case.momentum if count else t[name]
+        found[f"{name}_out"] = t[name] * (1 - momentum) + batch * momentum if count else t[name]
     return found

@@ -8,7 +8,13 @@ from typing import Any
 from lnbench.case import Case
 from lnbench.errors import Unsupported
 
-from lnbench_backends._frameworks import HALF, needs_affine_dtype, needs_trailing_axes, trailing_count
+from lnbench_backends._frameworks import (
+    HALF,
+    batch_norm_attributes,
+    needs_affine_dtype,
+    needs_trailing_axes,
+    trailing_count,
+)
 
 Built = tuple[tuple[str, ...], Callable[[], tuple[Any, ...]]]
 Arguments = dict[str, Any]
@@ -21,8 +27,13 @@ def supports(case: Case) -> str | None:
     mixed = needs_affine_dtype(case, "torch", mixed=("float32",))
     if case.op == "batch_norm":
         rank = len(case.shape)
-        is_second = isinstance(case.axis, int) and rank > 1 and case.axis % rank == 1
-        return mixed or (None if is_second else "torch's batch_norm takes the channels at axis 1")
+        if not (isinstance(case.axis, int) and rank > 1 and case.axis % rank == 1):
+            return "torch's batch_norm takes the channels at axis 1"
+        if case.elements == 0:
+            return "torch's native_batch_norm takes no empty batch; F.batch_norm answers those without it"
+        if case.dtype in HALF and (case.gamma or case.beta) and case.affine_dtype != "float32":
+            return f"torch's batch_norm wants running statistics in the type of gamma, {case.affine_dtype}, not float32"
+        return mixed
     return mixed or needs_trailing_axes(case, f"torch's {case.op}")
 
 
@@ -77,7 +88,7 @@ def _rms_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
 def _batch_norm(torch: Any, t: Arguments, case: Case) -> Built:
     x, gamma, beta = t["x"], t.get("gamma"), t.get("beta")
     before = t["running_mean"], t["running_var"]
-    training, momentum, epsilon = case.training, case.momentum, case.epsilon
+    (training, momentum), epsilon = batch_norm_attributes(case), case.epsilon
 
     def step() -> tuple[Any, ...]:
         mean, variance = (s.clone() for s in before) if training else before  # updated in place
@@ -92,7 +103,7 @@ def _batch_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
     backward = torch.ops.aten.native_batch_norm_backward.default
     dy, x, gamma, running = t["dy"], t["x"], t.get("gamma"), (t["running_mean"], t["running_var"])
     saved, wanted = (t.get("mean"), t.get("rstd")), [True, case.gamma, case.beta]
-    training, epsilon = case.training, case.epsilon
+    (training, _), epsilon = batch_norm_attributes(case), case.epsilon
     return ("dx", "dgamma", "dbeta"), lambda: backward(dy, x, gamma, *running, *saved, training, epsilon, wanted)
 
 
