@@ -14,8 +14,9 @@ from lnbench.errors import Exit, NothingRun, UsageError
 
 if TYPE_CHECKING:
     from lnbench.case import Case
+    from lnbench.selftest.accusing import Trial
     from lnbench.selftest.killing import Kill, Target
-    from lnbench.selftest.run import Summary, Trial
+    from lnbench.selftest.run import Summary
 
 CASES = 10_000
 
@@ -49,27 +50,23 @@ CASES = 10_000
     help="Instead: bench a backend against itself R times; count false differences.",
 )
 @click.option("--plant", metavar="1%,3%,5%", help="With --aa: also bench against planted slowdowns; count those found.")
+@click.option("-b", "--backend", default="native", metavar="B", help="With --aa: the backend (default: native).")
 @click.option("-v", "--verbose", is_flag=True, help="Every kill and every batch of random cases.")
 @color_option
 def command(**given: Any) -> int:
     """Verify the verifier: planted bugs must all be found, correct kernels never accused."""
     if given["repeats"] is not None or given["plant"]:
-        return _bench(given)
+        from lnbench.cli._selfcheck import check_bench
+
+        return check_bench(given["repeats"] or 1, _percentages(given["plant"] or ""), given["backend"])
     if given["listing"]:
         return _list(given)
     return _Run(given).go()
 
 
-def _bench(given: Mapping[str, Any]) -> int:
-    """A/A runs and planted slowdowns, by the bench's own check of itself."""
-    from lnbench.cli._selfcheck import check_bench
-
-    return check_bench(given["repeats"] or 1, _percentages(given["plant"]) if given["plant"] else ())
-
-
 def _percentages(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part.strip().removesuffix("%")) / 100 for part in text.split(","))
+        return tuple(float(part.strip().removesuffix("%")) / 100 for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"--plant {text!r} is not a list of percentages; write for example --plant 1%,3%,5%") from None
 
@@ -179,11 +176,12 @@ class _Run:
 def kill_line(kill: Kill) -> str:
     """One mutant in one line."""
     target = kill.target
+    bug = f"{target.name} [{target.family}]"
     if kill.survived:
         hint = f" ({kill.problem})" if kill.problem else ""
-        return f"SURVIVED {target.name} [{target.family}] after {kill.tried} cases: {target.sentence}{hint}"
+        return f"SURVIVED {bug} after {kill.tried} cases: {target.sentence}{hint}"
     what = f"{kill.pass_} {kill.check} {kill.output}".strip()
-    return f"killed {target.name} [{target.family}] by {what} on {kill.case}: {kill.status} ({kill.tried} cases, {kill.seconds:.1f} s)"
+    return f"killed {bug} by {what} on {kill.case}: {kill.status} ({kill.tried} cases, {kill.seconds:.1f} s)"
 
 
 def _write(target: str, text: Callable[[], str]) -> None:
