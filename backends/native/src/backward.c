@@ -59,10 +59,10 @@ INLINE void add_one(moments2 *m, int r, vec dy, vec xhat, vec gamma, vec share[2
 
 INLINE void add(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j) {
     vec gamma = load_param(p->gamma, j, p->affine), share[2] = {v_zero(), v_zero()};
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec xhat = normalized(s[r], v_load(in->x[r], j, p->type));
         add_one(m, r, v_load(in->dy[r], j, p->type), xhat, gamma, share);
-    }
+    });
     if (!p->params) return;
     vec dgamma = in->fresh ? v_zero() : v_load(in->dgamma, j, REAL_TYPE);
     vec dbeta = in->fresh ? v_zero() : v_load(in->dbeta, j, REAL_TYPE);
@@ -72,10 +72,10 @@ INLINE void add(const pass *p, const reader *in, const scale *s, moments2 *m, in
 
 INLINE void add_some(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t n) {
     vec gamma = load_param_some(p->gamma, j, n, p->affine), share[2] = {v_zero(), v_zero()};
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec xhat = v_first(normalized(s[r], v_load_some(in->x[r], j, n, p->type)), n);
         add_one(m, r, v_load_some(in->dy[r], j, n, p->type), xhat, gamma, share);
-    }
+    });
     if (!p->params) return;
     vec dgamma = in->fresh ? v_zero() : v_load_some(in->dgamma, j, n, REAL_TYPE);
     vec dbeta = in->fresh ? v_zero() : v_load_some(in->dbeta, j, n, REAL_TYPE);
@@ -101,24 +101,24 @@ INLINE vec dx_of(tilt t, vec x, vec dy, vec gamma) {
 
 INLINE void put(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine);
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec dx = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma);
         if (stream) v_stream(w->dx[r], j, dx, p->type);
         else v_store(w->dx[r], j, dx, p->type);
-    }
+    });
 }
 
 INLINE void put_some(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int64_t n) {
     vec gamma = load_param_some(p->gamma, j, n, p->affine);
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec x = v_load_some(w->x[r], j, n, p->type), dy = v_load_some(w->dy[r], j, n, p->type);
         v_store_some(w->dx[r], j, n, dx_of(k[r], x, dy, gamma), p->type);
-    }
+    });
 }
 
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     tilt k[GROUP];
-    for (int r = 0; r < rows; r++) k[r] = tilt_of(&w->stat[r]);
+    EACH(rows, k[r] = tilt_of(&w->stat[r]););
     for (; j + LANES <= end; j += LANES) put(p, w, k, rows, j, stream);
     if (j < end) put_some(p, w, k, rows, j, end - j);
 }
@@ -130,10 +130,10 @@ INLINE void write_group(const pass *p, const writer *w, int rows) {
 }
 
 INLINE void end_chunk(reader *in, const moments2 *m, int rows) {
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         in->g[r] = wide_add(in->g[r], v_sum(m->g[r]));
         in->gx[r] = wide_add(in->gx[r], v_sum(m->gx[r]));
-    }
+    });
 }
 
 /* Adds columns [j, b) of a group. */
@@ -144,10 +144,10 @@ INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 
 
 INLINE void add_chunk(const pass *p, const reader *in, moments2 *m, int rows, int64_t a, int64_t b) {
     scale s[GROUP];
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         s[r] = scale_of(&in->stat[r]);
         m->g[r] = m->gx[r] = v_zero();
-    }
+    });
     add_range(p, in, s, m, rows, a, b);
 }
 
@@ -165,17 +165,17 @@ INLINE int64_t add_and_put(const pass *p, reader *in, const writer *out, int64_t
     moments2 m;
     scale s[GROUP];
     tilt k[GROUP];
-    for (int r = 0; r < GROUP; r++) {
+    EACH(GROUP, {
         s[r] = scale_of(&in->stat[r]);
         k[r] = tilt_of(&out->stat[r]);
         m.g[r] = m.gx[r] = v_zero();
-    }
+    });
     int64_t j = a, both = least(b, p->n - out->peel);
     for (; j + LANES <= both; j += LANES) {
-        for (int r = 0; r < GROUP; r++) {
+        EACH(GROUP, {
             prefetch(at(in->ahead_x[r], j - a, t), LANES * size_of(t));
             prefetch(at(in->ahead_dy[r], j - a, t), LANES * size_of(t));
-        }
+        });
         add(p, in, s, &m, GROUP, j);
         put(p, out, k, GROUP, j + out->peel, p->stream);
     }
@@ -192,24 +192,24 @@ INLINE row_stat stat_of(const pass *p, int64_t row) {
 }
 
 INLINE void open_group(const pass *p, reader *in, int rows, int64_t row) {
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         in->x[r] = x_row(p, row + r);
         in->dy[r] = dy_row(p, row + r);
         in->stat[r] = stat_of(p, row + r);
         in->g[r] = in->gx[r] = (wide){0, 0};
-    }
+    });
 }
 
 /* Makes the rows that have been added up the ones to write. */
 INLINE void close_group(const pass *p, reader *in, writer *out, int rows, int64_t row) {
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         out->x[r] = in->x[r];
         out->dy[r] = in->dy[r];
         out->dx[r] = p->c->dx ? at_out(p->c->dx, (row + r) * p->c->dx_row_stride, p->type) : NULL;
         out->stat[r] = in->stat[r];
         out->stat[r].mean_g = (real)(wide_value(in->g[r]) / (double)p->n);
         out->stat[r].mean_gx = (real)(wide_value(in->gx[r]) / (double)p->n);
-    }
+    });
     out->peel = out->dx[0] ? elements_to_line(out->dx[0], p->n, p->type) : 0;
     in->fresh = 0;
 }
@@ -219,11 +219,11 @@ INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int6
     put_range(p, out, GROUP, 0, out->peel, 0);
     for (int64_t a = 0; a < p->n; a += BACKWARD_CHUNK) {
         int64_t b = least(p->n, a + BACKWARD_CHUNK);
-        for (int r = 0; r < GROUP; r++) {
+        EACH(GROUP, {
             int64_t next = least(row + GROUP + r, last - 1);
             in->ahead_x[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, next);
             in->ahead_dy[r] = b < p->n ? at(in->dy[r], b, p->type) : dy_row(p, next);
-        }
+        });
         int64_t end = add_and_put(p, in, out, a, b);
         if (end >= 0) written = end;
     }
@@ -234,11 +234,11 @@ INLINE void rows_apart(const pass *p, reader *in, writer *out, int64_t row, int 
     open_group(p, in, rows, row);
     add_group(p, in, rows);
     close_group(p, in, out, rows, row);
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         writer one = {.x = {out->x[r]}, .dy = {out->dy[r]}, .dx = {out->dx[r]}, .stat = {out->stat[r]}};
         one.peel = one.dx[0] ? elements_to_line(one.dx[0], p->n, p->type) : 0;
         write_group(p, &one, 1);
-    }
+    });
 }
 
 /* Rows whose lines of output begin at different columns are added up together but written one by one. */
@@ -290,15 +290,15 @@ static void start(const struct lnb_task *t) {
 /* Column split: chunks outside, rows inside, so that the partial sums of a chunk stay in the cache. */
 INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, int rows, int64_t row, int64_t i) {
     moments2 m;
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         in->x[r] = x_row(p, row + r);
         in->dy[r] = dy_row(p, row + r);
         in->stat[r] = *stat_at(t, row + r);
-    }
+    });
     add_chunk(p, in, &m, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){v_sum(m.g[r]), v_sum(m.gx[r])};
-    }
+    });
     in->fresh = 0;
 }
 

@@ -36,25 +36,25 @@ INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * 
 
 INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine), beta = load_param(p->beta, j, p->affine);
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec y = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta);
         if (stream) v_stream(w->y[r], j, y, p->type);
         else v_store(w->y[r], j, y, p->type);
-    }
+    });
 }
 
 INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int64_t n) {
     vec gamma = load_param_some(p->gamma, j, n, p->affine), beta = load_param_some(p->beta, j, n, p->affine);
-    for (int r = 0; r < rows; r++) {
+    EACH(rows, {
         vec y = v_fma(normalized(s[r], v_load_some(w->x[r], j, n, p->type)), gamma, beta);
         v_store_some(w->y[r], j, n, y, p->type);
-    }
+    });
 }
 
 /* Writes columns [j, end) of a group, with vectors that begin at j. */
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     scale s[GROUP];
-    for (int r = 0; r < rows; r++) s[r] = scale_of(&w->stat[r]);
+    EACH(rows, s[r] = scale_of(&w->stat[r]););
     for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
     if (j < end) put_some(p, w, s, rows, j, end - j);
 }
@@ -67,33 +67,33 @@ INLINE int64_t sum_and_put(const pass *p, reader *in, const writer *out, int64_t
     moments m[GROUP];
     vec k[GROUP];
     scale s[GROUP];
-    for (int r = 0; r < GROUP; r++) {
+    EACH(GROUP, {
         m[r] = moments_zero();
         k[r] = v_set1(in->p[r].k);
         s[r] = scale_of(&out->stat[r]);
-    }
+    });
     int64_t j = a, both = least(b, p->n - out->peel);
     for (; j + 2 * LANES <= both; j += 2 * LANES) {
-        for (int r = 0; r < GROUP; r++) {
+        EACH(GROUP, {
             prefetch(at(in->ahead[r], j - a, t), 2 * LANES * size_of(t));
             moments_add(&m[r], 0, v_sub(v_load(in->x[r], j, t), k[r]));
             moments_add(&m[r], 1, v_sub(v_load(in->x[r], j + LANES, t), k[r]));
-        }
+        });
         put(p, out, s, GROUP, j + out->peel, p->stream);
         put(p, out, s, GROUP, j + out->peel + LANES, p->stream);
     }
-    for (int r = 0; r < GROUP; r++) {
+    EACH(GROUP, {
         moments_rest(&m[r], in->x[r], k[r], j, b, t);
         progress_add(&in->p[r], moments_value(&m[r]));
-    }
+    });
     return j > a ? j + out->peel : -1;
 }
 
 INLINE void open_group(const pass *p, reader *in, int64_t row) {
-    for (int r = 0; r < GROUP; r++) {
+    EACH(GROUP, {
         in->x[r] = x_row(p, row + r);
         in->p[r] = (progress){pilot_of(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
-    }
+    });
 }
 
 /* Settles the statistics of rows that have been added up, and makes them the ones to write. */
@@ -117,10 +117,10 @@ INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int6
     int64_t written = out->peel;
     for (int64_t a = 0; a < p->n; a += CHUNK) {
         int64_t b = least(p->n, a + CHUNK);
-        for (int r = 0; r < GROUP; r++) {
+        EACH(GROUP, {
             int64_t next = least(row + GROUP + r, last - 1);
             in->ahead[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, next);
-        }
+        });
         int64_t end = sum_and_put(p, in, out, a, b);
         if (end >= 0) written = end;
     }
@@ -142,9 +142,9 @@ INLINE void forward_span(const pass *p, int64_t row, int64_t last) {
         reader in;
         writer out;
         open_group(p, &in, row);
-        for (int r = 0; r < GROUP; r++) in.p[r] = sum_row(in.x[r], p->n, in.p[r].k, p->type);
+        EACH(GROUP, in.p[r] = sum_row(in.x[r], p->n, in.p[r].k, p->type););
         for (;;) {
-            for (int r = 0; r < GROUP; r++) close_row(p, &in.p[r], in.x[r], row + r, &out, r);
+            EACH(GROUP, close_row(p, &in.p[r], in.x[r], row + r, &out, r););
             out.peel = elements_to_line(out.y[0], p->n, p->type);
             put_head(p, &out, GROUP);
             row += GROUP;

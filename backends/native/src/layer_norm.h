@@ -36,6 +36,15 @@
 
 enum { PILOT_VECTORS = LANES == 1 ? 32 : 8, GROUP = 2 };
 
+/* Does something for each row of a group, written out: a loop could leave sums in memory instead of registers. */
+#define EACH(rows, ...)                                                                                                \
+    do {                                                                                                               \
+        { enum { r = 0 }; __VA_ARGS__ }                                                                                \
+        if ((rows) > 1) { enum { r = 1 }; __VA_ARGS__ }                                                                \
+    } while (0)
+
+_Static_assert(GROUP == 2, "EACH has two rows");
+
 #define LIKELY(c) __builtin_expect(!!(c), 1)
 #define NOINLINE static __attribute__((noinline))
 
