@@ -85,9 +85,10 @@ def worst_of(verdicts: list[Verdict]) -> Verdict:
 
 def is_known(subject: Subject, found: Verdict) -> bool:
     """Whether the verdict says nothing new: passed, or UNSTABLE in an output that the main check has told already."""
-    return found.status is Status.PASSED or (
-        found.status is Status.UNSTABLE and (found.pass_, found.output) in subject.unstable
-    )
+    if found.status is not Status.UNSTABLE:
+        return found.status is Status.PASSED
+    told = subject.judgements[found.pass_].get(found.output)
+    return told is not None and told.status is Status.UNSTABLE
 
 
 def together(subject: Subject, pass_: str, check: str, found: list[Verdict]) -> Verdict:

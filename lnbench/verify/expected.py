@@ -15,7 +15,7 @@ import numpy as np
 from lnbench.case import Case
 from lnbench.numerics import dtypes
 from lnbench.numerics.bounded import Bounded, given
-from lnbench.numerics.rules import Arithmetic
+from lnbench.numerics.rules import Arithmetic, work_format
 from lnbench.numerics.wide import Value
 from lnbench.operators import registry
 from lnbench.operators.schema import Fold, Operator, Tensor
@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Elements of a block: its float64 temporaries stay in the second-level cache.
 BLOCK_ELEMENTS = 1 << 15
+
+_NOTHING: Array = np.empty((0, 0))
 
 # Rows of a problem: a range, or single ones.
 Where = slice | Array
@@ -73,6 +75,7 @@ class Expected:
 
     bound: float64, infinite where nothing can be decided. beyond: where a program may leave the range, or None.
     tainted: rows that NaN or infinite inputs reach, (rows, 1) or (1, 1), or None. summed: see `Bounded`.
+    magnitude: |value|; empty in a part of a sum over rows.
     """
 
     value: Value
@@ -142,6 +145,17 @@ class Problem:
             self._infinite[name] = any(bool(np.isinf(b).any()) for b in blocks)
         return self._infinite[name]
 
+    def drift(self) -> float:
+        """Largest columns * u * |mean|/std over the rows of x: how far the roundings of a sum in order have a system."""
+        largest = 0.0
+        for where in self.blocks():
+            x = dtypes.widen(self.inputs["x"][0].block(where))
+            with np.errstate(all="ignore"):
+                mean, spread = np.abs(x.mean(axis=1)), x.std(axis=1)
+                ratio = np.where(mean > 0, mean / spread, 0.0)
+            largest = max(largest, float(np.max(ratio, where=~np.isnan(ratio), initial=0.0)))
+        return largest * self.fold.cols * dtypes.get(work_format(self.case.dtype)).unit
+
     def evaluate(self, arithmetic: Arithmetic, where: Where, names: Collection[str]) -> dict[str, Expected]:
         """Expected values of the outputs `names` over some rows.
 
@@ -153,6 +167,7 @@ class Problem:
             tainted, outside = self._tainted(t), self._outside(t)
             text = self.operator.forward if self.pass_ == "forward" else self.operator.backward
             found = text(t, self.case)
+            t.clear()
             out = {}
             for name in names:
                 column = self.outputs[name].along == "column"
@@ -183,12 +198,13 @@ class Problem:
         """`expected` with the rounding to the output's format, underflow there, and the margins of the analysis."""
         form, rules = dtypes.get(self.outputs[name].dtype), arithmetic.rules
         with np.errstate(all="ignore"):
+            magnitude = expected.magnitude if expected.magnitude.size else arithmetic.wide.magnitude(expected.value)
             bound = expected.bound * (1.0 + SECOND_ORDER + arithmetic.wide.slack)
             if form.precision < dtypes.get(rules.work).precision:
-                bound += 0.5 * dtypes.ulp(expected.magnitude + bound, form.name)
+                bound += 0.5 * dtypes.ulp(magnitude + bound, form.name)
             bound += form.normal if rules.flush else form.smallest
             np.copyto(bound, np.inf, where=np.isnan(bound))
-        return replace(expected, bound=bound)
+        return replace(expected, bound=bound, magnitude=magnitude)
 
 
 def _expected(b: Bounded, tainted: Array | None, outside: Array | None, *, whole: bool) -> Expected:
@@ -197,14 +213,14 @@ def _expected(b: Bounded, tainted: Array | None, outside: Array | None, *, whole
         tainted = None if tainted is None else np.asarray(tainted.any(keepdims=True))
         outside = None if outside is None else np.asarray(outside.any(keepdims=True))
     bound = np.zeros(b.shape) if b.error is None else b.error
-    return Expected(b.value, bound, b.magnitude, _either(b.beyond, outside), tainted, b.summed)
+    return Expected(b.value, bound, _NOTHING if whole else b.magnitude, _either(b.beyond, outside), tainted, b.summed)
 
 
-def _sum(a: Expected, b: Expected, arithmetic: Arithmetic) -> Expected:
+def _sum(a: Expected, b: Expected) -> Expected:
     value = a.value + b.value
     beyond, tainted = _either(a.beyond, b.beyond), _either(a.tainted, b.tainted)
     summed = None if a.summed is None or b.summed is None else a.summed + b.summed
-    return Expected(value, a.bound + b.bound, arithmetic.wide.magnitude(value), beyond, tainted, summed)
+    return Expected(value, a.bound + b.bound, _NOTHING, beyond, tainted, summed)
 
 
 def _either(a: Array | None, b: Array | None) -> Array | None:
@@ -216,15 +232,14 @@ def _either(a: Array | None, b: Array | None) -> Array | None:
 class Parts:
     """Adds up parts of `column` outputs as they come, in a binary tree, keeping log2 of them."""
 
-    def __init__(self, arithmetic: Arithmetic):
-        self._arithmetic = arithmetic
+    def __init__(self) -> None:
         self._held: list[tuple[int, Expected]] = []
 
     def add(self, part: Expected) -> None:
         size = 1
         with np.errstate(all="ignore"):
             while self._held and self._held[-1][0] == size:
-                part = _sum(self._held.pop()[1], part, self._arithmetic)
+                part = _sum(self._held.pop()[1], part)
                 size *= 2
         self._held.append((size, part))
 
@@ -232,5 +247,5 @@ class Parts:
         with np.errstate(all="ignore"):
             found = self._held[-1][1]
             for _, part in reversed(self._held[:-1]):
-                found = _sum(part, found, self._arithmetic)
+                found = _sum(part, found)
         return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from lnbench import laws
 from lnbench.backend import Facts
-from lnbench.case import Case
+from lnbench.case import PASSES, Case
 from lnbench.operators import registry
 from lnbench.operators.schema import Operator, Tensor
 from lnbench.pool import Handle, Reply, Request, Session, Violation
@@ -52,7 +52,7 @@ class Subject:
     """One case on one backend with one thread count.
 
     violations: what instrumented memory saw since the memory check last asked.
-    unstable: (pass, output) of the main check that keep only a named weaker bound.
+    judgements: what the main check said, by pass and output.
     """
 
     problem: Problem
@@ -62,7 +62,7 @@ class Subject:
     facts: Facts
     session: Session
     violations: list[Violation] = field(default_factory=list)
-    unstable: set[tuple[str, str]] = field(default_factory=set)
+    judgements: dict[str, dict[str, Judgement]] = field(default_factory=lambda: {p: {} for p in PASSES})
     _forward: Reply | None = None
     _kept: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
@@ -158,7 +158,7 @@ class Subject:
             self.facts,
             unsystematic=laws.is_unsystematic(self.case, pass_),
             grade=grade,
-            weak_forward=pass_ == "backward" and "forward" in {p for p, _ in self.unstable},
+            forward=self.judgements["forward"] if pass_ == "backward" else None,
         )
         # What came back in a wrong dtype or size never became an output; the pool says why.
         return found | {n: Judgement(status=Status.FAILED, reason=why) for n, why in reply.wrong.items()}

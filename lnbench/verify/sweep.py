@@ -109,7 +109,7 @@ def _evaluated(problem: Problem, arithmetic: Arithmetic, key: Any) -> Blocks:
         blocks.append((rows.start, {n: e for n, e in values.items() if problem.outputs[n].along != "column"}))
         for name, e in values.items():
             if problem.outputs[name].along == "column":
-                parts.setdefault(name, Parts(arithmetic)).add(e)
+                parts.setdefault(name, Parts()).add(e)
     blocks.append((0, {n: problem.finished(n, p.total(), arithmetic) for n, p in parts.items()}))
     if key is not None:
         _cache.put((key, arithmetic.rules), blocks)
@@ -138,7 +138,7 @@ def visit(
     columns = [n for n in names if problem.outputs[n].along == "column"]
 
     def work(piece: tuple[int, int], see: Visit) -> dict[str, Parts]:
-        parts = {n: Parts(arithmetic) for n in columns}
+        parts = {n: Parts() for n in columns}
         for rows in problem.blocks(*piece):
             values = problem.evaluate(arithmetic, rows, names)
             for name in columns:
@@ -154,7 +154,7 @@ def visit(
         done = [w.result() for w in waiting]
     totals = {}
     for name in columns:
-        parts = Parts(arithmetic)
+        parts = Parts()
         for found in done:
             parts.add(found[name].total())
         totals[name] = problem.finished(name, parts.total(), arithmetic)

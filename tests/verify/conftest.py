@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-CORRECT = '''
+CORRECT = """
 import ctypes, os, time
 import numpy as np
 from lnbench import FunctionBackend
@@ -45,7 +45,7 @@ def backward(dy, x, gamma, mean, rstd, *, axis, epsilon):
     dgamma = (dy * xhat).sum(axis=others, dtype=wide).astype(x.dtype)
     dbeta = dy.sum(axis=others, dtype=wide).astype(x.dtype)
     return {{"dx": dx, "dgamma": dgamma, "dbeta": dbeta}}
-'''
+"""
 
 
 @pytest.fixture

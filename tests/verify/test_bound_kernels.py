@@ -16,7 +16,7 @@ from lnbench.numerics import dtypes
 from lnbench.verify.bound import Judgement, judge
 from lnbench.verify.verdict import Status
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = Any
 Arrays = dict[str, Array]
 Sum = Callable[[Array], Array]
 
@@ -170,7 +170,7 @@ def _judged(kernel: Kernel, case: Case, **facts: str) -> dict[str, Judgement]:
     t = _inputs(case)
     out: dict[str, Judgement] = {}
     for pass_, got in kernel.run(case, t).items():
-        out |= judge(case, pass_, t, got, Facts.of(facts), unsystematic=laws.is_unsystematic(case))
+        out |= judge(case, pass_, t, got, Facts.of(facts), unsystematic=laws.is_unsystematic(case), forward=out)
     return out
 
 

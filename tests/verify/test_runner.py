@@ -49,7 +49,10 @@ def test_a_correct_plugin_passes_every_check(plugin: Plugin) -> None:
         (("np.sqrt(var + eps)", "(np.sqrt(var) + eps)"), {"y", "rstd"}),
         (("np.sqrt(var + eps)", "np.sqrt(var)"), {"y", "rstd"}),
         (
-            ("var = ((x - mean) ** 2).mean(", "var = x.dtype.type(x.shape[-1] / (x.shape[-1] - 1)) * ((x - mean) ** 2).mean("),
+            (
+                "var = ((x - mean) ** 2).mean(",
+                "var = x.dtype.type(x.shape[-1] / (x.shape[-1] - 1)) * ((x - mean) ** 2).mean(",
+            ),
             {"y", "rstd"},
         ),
         (('"dgamma": dgamma, "dbeta": dbeta', '"dgamma": dbeta, "dbeta": dgamma'), {"dgamma", "dbeta"}),
@@ -82,7 +85,10 @@ def test_a_folded_affine_breaks_the_exact_rule_only(plugin: Plugin) -> None:
     edits = (
         ("y = (x - mean) * rstd\n", "y = x * (rstd * gamma.reshape(shape)) - mean * (rstd * gamma.reshape(shape))\n"),
         ("    y = y if gamma is None else y * gamma.reshape(shape)\n", ""),
-        ("    y = y if beta is None else y + beta.reshape(shape)\n", "    y = x * (s := rstd * gamma.reshape(shape)) + (beta.reshape(shape) - mean * s)\n"),
+        (
+            "    y = y if beta is None else y + beta.reshape(shape)\n",
+            "    y = x * (s := rstd * gamma.reshape(shape)) + (beta.reshape(shape) - mean * s)\n",
+        ),
     )
     verdicts = verify(plugin(*edits), (Case(shape=(8, 1), law="normal"),), checks=("bound", "exact"))
     exact = [v for v in verdicts if v.check == "exact"]
@@ -106,7 +112,7 @@ def test_state_kept_between_calls_is_found(plugin: Plugin) -> None:
 def test_a_result_that_depends_on_threads_is_found(plugin: Plugin) -> None:
     backend = plugin(
         ("def forward(x, gamma, beta, *, axis, epsilon):", "def forward(x, gamma, beta, *, axis, epsilon, threads):"),
-        ('    return {"y": y,', "    if threads == 5:\n        y[-1] = 0\n    return {\"y\": y,"),
+        ('    return {"y": y,', '    if threads == 5:\n        y[-1] = 0\n    return {"y": y,'),
     )
     failed = bad(verify(backend, CASES[:1]))
     assert [(v.check, v.output) for v in failed] == [("threads", "y")]
@@ -114,7 +120,12 @@ def test_a_result_that_depends_on_threads_is_found(plugin: Plugin) -> None:
 
 
 def test_a_write_to_an_input_is_failed_by_the_memory_check(plugin: Plugin) -> None:
-    backend = plugin(("    y = (x - mean) * rstd\n", "    y = (x - mean) * rstd\n    x.setflags(write=True) if False else None\n    ctypes.memset(x.ctypes.data, 0, 4)\n"))
+    backend = plugin(
+        (
+            "    y = (x - mean) * rstd\n",
+            "    y = (x - mean) * rstd\n    x.setflags(write=True) if False else None\n    ctypes.memset(x.ctypes.data, 0, 4)\n",
+        )
+    )
     failed = bad(verify(backend, CASES[:1]))
     assert failed and {v.check for v in failed} == {"memory"}
     assert "x" in failed[0].reason
@@ -206,7 +217,10 @@ def test_without_a_worker_the_verdicts_are_the_same(plugin: Plugin) -> None:
 
 
 def test_pairwise_differences_show_which_backends_agree(plugin: Plugin) -> None:
-    good, other = plugin(name="good.py"), plugin(("(x - mean) * rstd\n    y = y if", "(x - mean) * rstd * 2\n    y = y if"), name="other.py")
+    good, other = (
+        plugin(name="good.py"),
+        plugin(("(x - mean) * rstd\n    y = y if", "(x - mean) * rstd * 2\n    y = y if"), name="other.py"),
+    )
     differences = Differences()
     run(CASES[:1], [good, other], Options(checks=("bound",)), differences=differences)
     assert differences.matrix["mean", good, other].ulp == 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lnbench.verify.check import judged, not_run
 from lnbench.verify.subject import Subject
-from lnbench.verify.verdict import Status, Verdict
+from lnbench.verify.verdict import Verdict
 
 
 class Bound:
@@ -24,7 +24,7 @@ class Bound:
             yield not_run(subject, pass_, self.name, reply)
             return
         judgements = subject.judge(pass_, reply, grade=True)
-        subject.unstable.update((pass_, n) for n, j in judgements.items() if j.status is Status.UNSTABLE)
+        subject.judgements[pass_] = judgements
         yield from judged(subject, pass_, self.name, judgements, seconds=reply.seconds)
 
 
