@@ -64,7 +64,9 @@ def trial(kind: str, seed: int, batch: int, count: int) -> Trial:
     few = [c for i, c in enumerate(cases) if i % EVERY == 0]
     many = [c for i, c in enumerate(cases) if i % EVERY]
     spec = f"lnbench.selftest.correct:{kind}"
-    verdicts = runner.run(many, [spec], runner.Options(checks=CHECKS)) + runner.run(few, [spec], runner.Options())
+    verdicts = runner.run(many, [spec], runner.Options(checks=CHECKS, jobs=1)) + runner.run(
+        few, [spec], runner.Options(jobs=1)
+    )
     weak = bool(KINDS[kind].weak_on)
     open_ = [v for v in verdicts if not v.accepted]
     weaker = [v for v in open_ if weak and v.status is Status.UNSTABLE]

@@ -104,7 +104,7 @@ def _sweep(target: Target, cases: Sequence[Case], checks: tuple[str, ...] | None
         if verdict.status in DIED:
             problem = f"{verdict.status.value} on {verdict.case.label}: {verdict.reason}"
 
-    options = runner.Options(timeout=TIMEOUT_SECONDS, checks=checks)
+    options = runner.Options(timeout=TIMEOUT_SECONDS, checks=checks, jobs=1)
     try:
         runner.run(cases, [target.spec], options, on_verdict=on_verdict, on_case=on_case)
     except _Found as found:
@@ -128,7 +128,7 @@ def everything(target: Target, cases: Sequence[Case]) -> Kill:
 
     problem = ""
     try:
-        runner.run(cases, [target.spec], runner.Options(timeout=TIMEOUT_SECONDS), on_verdict=on_verdict)
+        runner.run(cases, [target.spec], runner.Options(timeout=TIMEOUT_SECONDS, jobs=1), on_verdict=on_verdict)
     except LnbenchError as error:
         problem = str(error)
     seconds = time.monotonic() - start
