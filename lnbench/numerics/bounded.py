@@ -20,6 +20,11 @@ from lnbench.numerics.wide import Value
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+# Rows longer than this are worked on in pieces, and nothing about them is remembered: memory must not grow with the
+# number of operations.
+LONG = 1 << 20
+
+
 class Bounded:
     """A 2-D array (rows, cols), (rows, 1), (1, cols) or (1, 1) of expected values with error bounds.
 
@@ -67,13 +72,23 @@ class Bounded:
     @property
     def magnitude(self) -> Array:
         """|value| as float64."""
-        if self._magnitude is None:
-            self._magnitude = self.arithmetic.wide.magnitude(self.value)
-        return self._magnitude
+        if self._magnitude is not None:
+            return self._magnitude
+        found = self.arithmetic.wide.magnitude(self.value)
+        if self.value.size <= LONG:
+            self._magnitude = found
+        return found
 
     def reach(self) -> Array:
         """|value| + error: the largest magnitude a program may have here."""
         return self.magnitude if self.error is None else self.magnitude + self.error
+
+    def columns(self, where: slice) -> Bounded:
+        """Some columns of it, as views; all of what has one column."""
+        if self.shape[1] == 1:
+            return self
+        error, beyond = (a if a is None or a.shape[1] == 1 else a[:, where] for a in (self.error, self.beyond))
+        return Bounded(self.value[:, where], error, self.arithmetic, self.peak, beyond, self.floor)
 
     def within(self, arithmetic: Arithmetic) -> Bounded:
         """The same numbers in another arithmetic."""
@@ -151,7 +166,8 @@ def given(values: Array, dtype: str, arithmetic: Arithmetic) -> Bounded:
         if (small := magnitude < normal).any():
             error = np.where(small, magnitude, 0.0)
     out = Bounded(value, error, arithmetic, peak if error is None else 2.0 * peak)
-    out._magnitude = magnitude
+    if magnitude.size <= LONG:
+        out._magnitude = magnitude
     return out
 
 
@@ -192,7 +208,7 @@ def _add(a: Bounded, b: Bounded, *, subtract: bool) -> Bounded:
     if not subtract and a.floor is not None and b.floor is not None:
         floor = (a.floor + b.floor) * (1.0 - ar.unit)
     out = Bounded(value, error, ar, a.peak + b.peak, _merged(a, b), floor)
-    if out._magnitude is None:
+    if out_magnitude is not None and value.size <= LONG:
         out._magnitude = out_magnitude
     return out
 
@@ -221,7 +237,7 @@ def _multiply(a: Bounded, b: Bounded) -> Bounded:
     if error is not None and ar.tiny:
         error += ar.tiny
     out = Bounded(value, error, ar, a.peak * b.peak, _merged(a, b))
-    if out._magnitude is None:
+    if out_magnitude is not None and value.size <= LONG:
         out._magnitude = out_magnitude
     return out
 
@@ -253,6 +269,28 @@ def _divide(a: Bounded, b: Bounded) -> Bounded:
     return Bounded(value, error, ar, float(np.max(top, where=np.isfinite(top), initial=0.0)), _merged(a, b))
 
 
+def columnwise(function: Callable[..., Bounded], *args: Bounded | None) -> Bounded:
+    """`function(*args)` for a function without sums over columns: rows longer than `LONG` are done in pieces."""
+    cols = max(a.shape[1] for a in args if a is not None)
+    if cols <= LONG:
+        return function(*args)
+    ar = next(a.arithmetic for a in args if a is not None)
+    rows = max(a.shape[0] for a in args if a is not None)
+    value, error, peak = ar.wide.empty((rows, cols)), np.zeros((rows, cols)), 0.0
+    beyond: Array | None = None
+    for start in range(0, cols, LONG // 4):
+        where = slice(start, min(start + LONG // 4, cols))
+        piece = function(*(None if a is None else a.columns(where) for a in args))
+        value[:, where] = piece.value
+        if piece.error is not None:
+            error[:, where] = piece.error
+        if piece.beyond is not None:
+            beyond = np.zeros((rows, cols), dtype=bool) if beyond is None else beyond
+            beyond[:, where] = piece.beyond
+        peak = max(peak, piece.peak)
+    return Bounded(value, error, ar, peak, beyond)
+
+
 def either(args: tuple[Bounded | None, ...], first: Callable[..., Bounded], *others: Callable[..., Bounded]) -> Bounded:
     """`first(*args)`, with the bound that holds for every one of these orders of evaluation of the same formula.
 
@@ -261,8 +299,7 @@ def either(args: tuple[Bounded | None, ...], first: Callable[..., Bounded], *oth
     outward, for the roundings grow with them). Joining independently propagated forms instead would loosen the bound by
     |mean|/std, since errors that cancel in the function do not cancel in its expanded form.
     """
-    present = [a for a in args if a is not None]
-    ar = present[0].arithmetic
+    ar = next(a.arithmetic for a in args if a is not None)
     if ar.exact:
         return first(*args)
     free = ar.without_rounding
@@ -272,16 +309,14 @@ def either(args: tuple[Bounded | None, ...], first: Callable[..., Bounded], *oth
     beyond = inherited.beyond
     peak = inherited.peak
     for form in (first, *others):
-        result = form(*outward)
+        result: Bounded | None = form(*outward)
+        assert result is not None
         peak = max(peak, result.peak)
         if result.beyond is not None:
             beyond = result.beyond if beyond is None else beyond | result.beyond
-        if result.error is not None:
-            own = (
-                result.error
-                if own is None
-                else np.maximum(own, result.error, out=own if own.shape == result.shape else None)
-            )
+        more, result = result.error, None
+        if more is not None:
+            own = more if own is None else np.maximum(own, more, out=own if own.shape == more.shape else None)
     error = own
     if own is not None and inherited.error is not None:
         error = own + inherited.error

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lnbench.numerics.bounded import Bounded, is_finite
+from lnbench.numerics.bounded import LONG, Bounded, is_finite
 from lnbench.numerics.wide import Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -146,5 +146,6 @@ def total_rows(a: Bounded) -> Bounded:
         None if a.beyond is None else np.logical_or.reduce(np.broadcast_to(a.beyond, a.shape), axis=0, keepdims=True)
     )
     out = Bounded(value, error, ar, float(np.max(reach, where=np.isfinite(reach), initial=0.0)), beyond)
-    out.summed = reach
+    if a.shape[1] <= LONG:
+        out.summed = reach
     return out

@@ -26,6 +26,9 @@ class Wide(Protocol):
     def array(self, values: Array) -> Value:
         """Wide values equal to `values` (any format), shape kept."""
 
+    def empty(self, shape: tuple[int, int]) -> Value:
+        """Wide values yet to be set."""
+
     def sqrt(self, value: Value) -> Value:
         """Element-wise square root."""
 
@@ -68,6 +71,9 @@ class Plain:
     def array(self, values: Array) -> Array:
         return dtypes.widen(values, self.dtype)
 
+    def empty(self, shape: tuple[int, int]) -> Array:
+        return np.empty(shape, self.dtype)
+
     def sqrt(self, value: Array) -> Array:
         return np.sqrt(value)
 
@@ -103,6 +109,9 @@ class Pairs:
 
     def array(self, values: Array) -> DoubleDouble:
         return DoubleDouble(dtypes.widen(values))
+
+    def empty(self, shape: tuple[int, int]) -> DoubleDouble:
+        return DoubleDouble(np.empty(shape))
 
     def sqrt(self, value: DoubleDouble) -> DoubleDouble:
         return value.sqrt()

@@ -6,13 +6,14 @@ arguments.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from lnbench.case import Case
 from lnbench.numerics import dtypes
-from lnbench.numerics.bounded import Bounded, either
+from lnbench.numerics.bounded import Bounded, columnwise, either
 from lnbench.numerics.functions import early, saved
 from lnbench.numerics.reductions import mean, total
 from lnbench.numerics.rules import work_format
@@ -48,7 +49,7 @@ def scaled(a: Bounded, gamma: Bounded | None) -> Bounded:
 
 def early_scaled(dy: Bounded, gamma: Bounded | None) -> Bounded:
     """g = gamma * dy, the gradient at xhat."""
-    return early(scaled(dy, gamma))
+    return columnwise(lambda dy, gamma: early(scaled(dy, gamma)), dy, gamma)
 
 
 def shifted(a: Bounded, beta: Bounded | None) -> Bounded:
@@ -78,27 +79,35 @@ def output(x: Bounded, m: Bounded, r: Bounded, gamma: Bounded | None, beta: Boun
         return x * scale - m * scale if beta is None else x * scale + (beta - m * scale)
 
     others = (fused,) if gamma is None and beta is None else (fused, folded)
-    return either((x, m, r, gamma, beta), direct, *others)
+    return columnwise(lambda *args: either(args, direct, *others), x, m, r, gamma, beta)
 
 
 def standardized(x: Bounded, m: Bounded, r: Bounded) -> Bounded:
     """xhat = (x - m) * r as backward passes recompute it, shape of x."""
-    return early(either((x, m, r), lambda x, m, r: (x - m) * r, lambda x, m, r: x * r - m * r))
+
+    def joined(x: Bounded, m: Bounded, r: Bounded) -> Bounded:
+        return early(either((x, m, r), lambda x, m, r: (x - m) * r, lambda x, m, r: x * r - m * r))
+
+    return columnwise(joined, x, m, r)
 
 
 def gradient(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
     """dx = r * (g - mean(g) - xhat * mean(g * xhat)), shape of x, for g = gamma * dy."""
 
     def projected(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
-        return r * (g - mean(g) - xhat * mean(g * xhat))
+        return columnwise(_projected, g, xhat, r, mean(g), mean(columnwise(operator.mul, g, xhat)))
 
     def affine(g: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         # dx = r g + b x + c with per-row b and c, from sum(g x) and sum(g) (Caffe2, torch on CPU).
         db, n = total(g), float(x.shape[1])
-        b = (db * m - total(g * x)) * (r * r * r) / n
-        return either((g, x, m, r, b, db * r / n), _centred, _expanded)
+        b = (db * m - total(columnwise(operator.mul, g, x))) * (r * r * r) / n
+        return columnwise(lambda *args: either(args, _centred, _expanded), g, x, m, r, b, db * r / n)
 
     return either((g, xhat, x, m, r), projected, affine)
+
+
+def _projected(g: Bounded, xhat: Bounded, r: Bounded, mean_g: Bounded, h: Bounded) -> Bounded:
+    return r * (g - mean_g - xhat * h)
 
 
 def _centred(g: Bounded, x: Bounded, m: Bounded, r: Bounded, b: Bounded, c: Bounded) -> Bounded:
@@ -118,4 +127,4 @@ def scale_terms(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) 
     def apart(dy: Bounded, xhat: Bounded, x: Bounded, m: Bounded, r: Bounded) -> Bounded:
         return dy * x * r - dy * (m * r)
 
-    return either((dy, xhat, x, m, r), direct, apart)
+    return columnwise(lambda *args: either(args, direct, apart), dy, xhat, x, m, r)
