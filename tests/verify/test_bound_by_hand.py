@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench import laws
 from lnbench.backend import Facts
 from lnbench.case import Case
-from lnbench.numerics import wide
+from lnbench.numerics import bounded, wide
 from lnbench.numerics.rules import gamma, summation_constant
 from lnbench.verify import sweep
 from lnbench.verify.bound import expected_arrays, judge, reference
@@ -160,3 +162,33 @@ def test_threads_and_blocks_do_not_change_a_judgement(monkeypatch: pytest.Monkey
             assert (j.status, j.compared, j.tier) == (other.status, other.compared, other.tier)
             assert j.budget == pytest.approx(other.budget, rel=1e-4)
             assert j.resolution == pytest.approx(other.resolution, rel=1e-4)
+
+
+@pytest.mark.parametrize("law", ["normal", "overflow", "nan_row"])
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_rows_done_in_pieces_have_the_same_bounds(monkeypatch: pytest.MonkeyPatch, pass_: str, law: str) -> None:
+    for dtype, op in (("float32", "layer_norm"), ("float64", "layer_norm"), ("bfloat16", "rms_norm")):
+        case = Case(shape=(5, 333), dtype=dtype, op=op, law=law)
+        t = dict(laws.draw(case))
+        whole = expected_arrays(case, pass_, t, Facts(), unsystematic=True)
+        monkeypatch.setattr(bounded, "LONG", 64)
+        pieces = expected_arrays(case, pass_, t, Facts(), unsystematic=True)
+        monkeypatch.undo()
+        for name, (value, bound) in whole.items():
+            np.testing.assert_array_equal(pieces[name][0], value)
+            np.testing.assert_allclose(pieces[name][1], bound, rtol=1e-12)
+
+
+def test_memory_grows_by_few_copies_of_a_long_row() -> None:
+    case = Case(shape=(1, 1 << 21))
+    rng = np.random.default_rng(0)
+    t = {n: rng.standard_normal(1 << 21, dtype=np.float32) for n in ("x", "gamma", "beta")}
+    t["x"] = t["x"][None]
+    got = {"y": reference(case, "forward", t)["y"]}
+    tracemalloc.start()
+    try:
+        judge(case, "forward", t, got, Facts(), unsystematic=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 8 * case.elements

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench import laws
 from lnbench.backend import Facts
 from lnbench.case import Case

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.backend import Facts
 from lnbench.case import Case
 from lnbench.numerics import dtypes

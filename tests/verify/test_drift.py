@@ -54,7 +54,7 @@ def test_a_clamped_one_pass_variance_beside_an_accurate_mean_is_not(cols: int) -
         assert found[name].status is Status.UNSTABLE and budget is not None and budget > 1
 
 
-@pytest.mark.parametrize("cols", [4096, 65536])
+@pytest.mark.parametrize("cols", [64, 4096])
 def test_dividing_by_one_less_is_not_accepted_on_any_long_row(cols: int) -> None:
     case = Case(shape=(4, cols), law="normal", gamma=False, beta=False)
     x = laws.draw(case)["x"]
