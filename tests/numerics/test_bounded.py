@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.numerics.bounded import Bounded, constant, either, given
 from lnbench.numerics.functions import early, rsqrt, saved, sqrt, square
 from lnbench.numerics.reductions import mean, total, total_rows, variance

@@ -5,6 +5,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+
 from lnbench.numerics import dtypes
 
 NAMES = ("float16", "bfloat16", "float32", "float64")

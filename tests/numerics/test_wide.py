@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.numerics import wide
 from lnbench.numerics.double_double import DoubleDouble
 

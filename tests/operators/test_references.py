@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.case import Case, freeze
 from lnbench.errors import UsageError
 from lnbench.numerics import dtypes
