@@ -13,7 +13,8 @@ import numpy as np
 
 from lnbench.case import Case
 from lnbench.numerics import dtypes
-from lnbench.numerics.bounded import Bounded, columnwise, either
+from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.forms import columnwise, either
 from lnbench.numerics.functions import early, saved
 from lnbench.numerics.reductions import mean, total
 from lnbench.numerics.rules import work_format

@@ -9,7 +9,8 @@ import numpy as np
 
 from lnbench.case import Case
 from lnbench.errors import UsageError
-from lnbench.numerics.bounded import Bounded, either
+from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.forms import either
 from lnbench.numerics.functions import rsqrt, sqrt
 from lnbench.numerics.reductions import mean, total, variance
 from lnbench.operators import _standardize

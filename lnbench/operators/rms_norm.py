@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lnbench.case import Case
-from lnbench.numerics.bounded import Bounded, either
+from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.forms import either
 from lnbench.numerics.functions import early, rsqrt, saved, sqrt, square
 from lnbench.numerics.reductions import mean, total, total_rows
 from lnbench.operators._standardize import scaled

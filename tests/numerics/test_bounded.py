@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnbench.numerics.bounded import Bounded, constant, either, given
+from lnbench.numerics.bounded import Bounded, constant, given
+from lnbench.numerics.forms import either
 from lnbench.numerics.functions import early, rsqrt, saved, sqrt, square
 from lnbench.numerics.reductions import mean, total, total_rows, variance
 from lnbench.numerics.rules import Arithmetic, Rules, gamma, summation_constant
