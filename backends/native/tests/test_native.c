@@ -301,8 +301,8 @@ static void check_sizes(int effort) {
         for (size_t i = 0; i < sizeof cols / sizeof *cols; i++) {
             for (int law = 0; law < LAWS; law++) {
                 int64_t most = cols[i] > 1100 ? 5 : cols[i] > 200 ? 7 : 9;
-                if (effort < 2 && random_below(3)) continue;
-                check_shape(PAIRS[pair][0], PAIRS[pair][1], rows[random_below(most)], cols[i], law, 3 * effort);
+                if (effort < 2 && random_below(effort ? 3 : 30)) continue;
+                check_shape(PAIRS[pair][0], PAIRS[pair][1], rows[random_below(most)], cols[i], law, 3 * effort + 1);
             }
         }
     }
@@ -310,6 +310,7 @@ static void check_sizes(int effort) {
 
 static void check_extremes(int effort) {
     for (size_t pair = 0; pair < 6; pair++) {
+        if (effort == 0 && pair % 2) continue;
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 8192, 9, NORMAL, effort);
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 1, 70001, OFFSET, 2 * effort);
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 3, 20011, STEP, 2 * effort);
@@ -390,12 +391,13 @@ static void check_target(const char *name, int effort) {
     if (!strstr(lnb_describe(), expected)) fprintf(stderr, "FAILED %s\n", lnb_describe()), failures++;
     long before = checks;
     check_empty(), check_refusals(), check_broadcast(), check_exact(), check_contamination();
-    check_concurrent(), check_fork();
+    check_concurrent();
+    if (effort) check_fork(); /* emulators do not survive the fork of a program with threads */
     check_sizes(effort), check_extremes(effort);
     printf("%s: %ld checks\n", name, checks - before);
 }
 
-/* Argument: effort, 1 (default) or 2. Further arguments: targets that must be among those tested. */
+/* Argument: effort, 0 (for emulators), 1 (default) or 2. Further arguments: targets that must be among those tested. */
 int main(int argc, char **argv) {
     char names[64];
     int effort = argc > 1 ? atoi(argv[1]) : 1;
