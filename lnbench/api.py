@@ -137,12 +137,14 @@ def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:
 
 
 def _ceiling(traffic: Callable[[Item], float]) -> Callable[[Item], float | None]:
-    """What the machine moves for an item in GB/s; None where that was not measured."""
+    """What the machine moves for an item in GB/s; None where that was not measured or may be too low."""
     from lnbench import machine
 
     try:
         found = machine.ceilings()
     except EnvironmentUnfit:
+        return lambda item: None
+    if found.is_doubtful:  # nobody is to be suspected because something else was running
         return lambda item: None
 
     def ceiling(item: Item) -> float | None:

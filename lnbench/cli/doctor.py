@@ -72,6 +72,9 @@ def _print(environment: Any, warnings: Any, found: Any, why: str, backends: Any,
         for line in doctor.ceilings_chart(found):
             console.print(line)
         console.print()
+        if found.is_doubtful:
+            busy = f"the memory ceilings were measured at load {found.load:.1f} per processor and may be too low"
+            warnings = [*warnings, f"{busy}: `lnbench doctor --fresh` on a quiet machine"]
     if backends:
         console.print(doctor.backends_table(backends))
         console.print()

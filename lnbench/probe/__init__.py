@@ -12,6 +12,11 @@ from importlib.resources import as_file, files
 
 FILE = "liblnbench_probe.dylib" if sys.platform == "darwin" else "liblnbench_probe.so"
 
+# Loops of ceilings.h and how many addresses each takes, before (bytes of each array, threads, style, repeats); they
+# return seconds of one repeat, negative when they could not run. `style` is a sum of the two that follow.
+LOOPS = {"lnb_probe_copy": 2, "lnb_probe_triad": 3, "lnb_probe_read": 2}
+STREAM, PREFETCH = 1, 2
+
 
 @cache
 def library() -> ctypes.CDLL | None:
@@ -27,6 +32,10 @@ def library() -> ctypes.CDLL | None:
     loaded.lnb_probe_install.argtypes = [ctypes.c_void_p]
     loaded.lnb_probe_now.argtypes = []
     loaded.lnb_probe_now.restype = ctypes.c_int64
+    for name, arrays in LOOPS.items():
+        loop = getattr(loaded, name)
+        loop.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+        loop.restype = ctypes.c_double
     return loaded
 
 

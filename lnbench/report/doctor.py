@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 
 from lnbench.machine import Ceilings, Installed
-from lnbench.machine.bandwidth import Measurement
 from lnbench.report.console import styled, table
 
-BAR = 40
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+# Of a column of the chart: lines, and characters with the two that keep columns apart.
+HEIGHT, WIDTH = 5, 5
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def ceilings_table(found: Ceilings) -> RenderableType:
     kinds = list(dict.fromkeys((p.operation, p.stores) for p in found.points))
     values = {(p.threads, p.bytes, p.operation, p.stores): p.gb_per_s for p in found.points}
     places = list(dict.fromkeys((p.threads, p.bytes) for p in found.points))
-    columns = ["threads", "working set", *[f"{o}, {s}" for o, s in kinds]]
+    columns = ["threads", "working set", *[o if o == "read" else f"{o}, {s}" for o, s in kinds]]
     rows = [[str(t), size(b), *[_gb(values.get((t, b, o, s))) for o, s in kinds]] for t, b in places]
     return table(columns, rows, right=columns, title="memory ceilings, GB/s (reads and writes counted)")
 
@@ -65,27 +65,34 @@ def _gb(value: float | None) -> str:
 
 
 def ceilings_chart(found: Ceilings) -> list[str]:
-    """A bar per working set and thread count: the better stores of the copy."""
-    best: dict[tuple[int, int], Measurement] = {}
+    """For each thread count, a column per working set as high as its copy with the better stores; one scale for all."""
+    best: dict[int, dict[int, float]] = {}
     for p in found.points:
-        if p.operation == "copy" and p.gb_per_s > (
-            best[p.threads, p.bytes].gb_per_s if (p.threads, p.bytes) in best else 0
-        ):
-            best[p.threads, p.bytes] = p
-    most = max((p.gb_per_s for p in best.values()), default=1.0)
-    heads = [f"copy, {p.threads} thread{'s' * (p.threads > 1)}, {size(p.bytes)}" for p in best.values()]
-    width = max(map(len, heads), default=0)
+        if p.operation == "copy":
+            of_count = best.setdefault(p.threads, {})
+            of_count[p.bytes] = max(p.gb_per_s, of_count.get(p.bytes, 0.0))
+    most = max((speed for of_count in best.values() for speed in of_count.values()), default=1.0)
+    lines: list[str] = []
+    for threads, of_count in sorted(best.items()):
+        lines += ["", f"copy, {threads} thread{'s' * (threads > 1)}, GB/s by working set"]
+        lines += _columns([of_count[b] / most for b in sorted(of_count)])
+        lines += ["".join(f"{of_count[b]:>{WIDTH}.{'0' if of_count[b] >= 10 else '1'}f}" for b in sorted(of_count))]
+        lines += ["".join(f"{_short(b):>{WIDTH}}" for b in sorted(of_count))]
+    return lines[1:]
+
+
+def _columns(shares: Sequence[float]) -> list[str]:
+    """Columns of HEIGHT lines, each filled from below to its share in eighths of a line; the top line first."""
+    heights = [max(1, round(share * HEIGHT * 8)) for share in shares]
     return [
-        f"{head:<{width}}  {bar(p.gb_per_s / most)} {p.gb_per_s:.0f} GB/s"
-        for head, p in zip(heads, best.values(), strict=True)
+        "".join(f"{_EIGHTHS[max(0, min(8, height - 8 * line))] * (WIDTH - 2):>{WIDTH}}" for height in heights).rstrip()
+        for line in reversed(range(HEIGHT))
     ]
 
 
-def bar(share: float, width: int = BAR) -> str:
-    """A bar of `width` characters filled to `share`, in eighths of a character."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return (_EIGHTHS[8] * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+def _short(count: int) -> str:
+    """Bytes in few letters: 32K, 2M."""
+    return size(count).replace(" ", "").removesuffix("iB")
 
 
 def backends_table(found: Sequence[Installed]) -> RenderableType:
