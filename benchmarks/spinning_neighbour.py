@@ -1,9 +1,9 @@
-"""Does a backend whose threads spin between calls slow its neighbour? Its time beside a spinner against its time without.
+"""Does a backend whose threads spin between calls slow its neighbour? Its time beside a spinner against that without.
 
     python benchmarks/spinning_neighbour.py --spinner torch --pairs 10
 
-Each pair is two whole benchmarks of the neighbour and its twin, one with the spinner as a third backend; what is compared is
-the neighbour's time. The effect of chance is in the interval; pairs alternate in order.
+Each pair is two whole benchmarks of the neighbour and its twin, one with the spinner as a third backend; compared is
+the neighbour's time. Chance is in the interval; pairs alternate in order.
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ def main() -> None:
             print(f"pair {number}: {100 * math.expm1(ratios[-1]):+.2f} %", flush=True)
     e = statistics.estimate(ratios)
     low, high = (100 * math.expm1(v) for v in (e.low, e.high))
-    print(
-        f"{args.spinner} changes the time of {args.neighbour} by {100 * (e.ratio - 1):+.2f} % ({low:+.2f} to {high:+.2f} %)"
-    )
+    change = f"{100 * (e.ratio - 1):+.2f} % ({low:+.2f} to {high:+.2f} %)"
+    print(f"{args.spinner} changes the time of {args.neighbour} by {change}")
 
 
 if __name__ == "__main__":

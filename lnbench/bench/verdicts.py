@@ -17,6 +17,8 @@ from lnbench.bench.stopping import Plan, epochs_wanted, needs_seconds
 
 # How far above the machine's own measured bandwidth a timing may lie before it is not believed.
 CEILING_SLACK = 1.05
+# Epochs whose spread is known well enough to say how many more are needed.
+FORETELLING = 4
 
 Key = tuple[str, str, str]
 Ceiling = Callable[[Item], float | None]
@@ -180,6 +182,8 @@ def _explained(row: Row, differences: list[float], e: st.Estimate, evidence: Evi
             f"the difference of {100 * (e.ratio - 1):+.2g} % lies too close to the margin of {100 * plan.margin:.2g} %"
         )
     seconds = needs_seconds(e.epochs, wanted, cost)
+    if e.epochs < FORETELLING:
+        return replace(row, reason=f"{why}; {e.epochs} epochs cannot tell how much more it takes")
     more = f"; about {seconds:.0f} s more would decide" if seconds else ""
     return replace(row, reason=why + more, needs_seconds=seconds)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.backend import Facts
 from lnbench.bench.world import World
 from lnbench.case import Case

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from lnbench.bench import baselines
 from lnbench.bench.record import Row, Word
 from lnbench.case import Case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lnbench.bench.epoch import Circumstances
 from lnbench.bench.record import Contender, Item, Row, Word
 from lnbench.bench.runner import run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lnbench.bench.compare import Run, compare
 from lnbench.bench.record import Word
 from lnbench.errors import UsageError

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lnbench.bench import overhead, selfcheck
 from lnbench.bench.lock import machine_lock
 from lnbench.bench.stopping import Plan

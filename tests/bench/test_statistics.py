@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench.bench import statistics as st
 
 RUNS = 2000

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from lnbench.bench import verdicts
 from lnbench.bench.outcome import Outcome
 from lnbench.bench.record import (
