@@ -179,7 +179,11 @@ class _Judging:
     def _try_weaker(self, failing: dict[str, Tally]) -> dict[str, Tally]:
         """Settles what keeps a named weaker bound; returns the rest. Numbers stay those under the strict bound."""
         strict = self.rules.replace(tier=self.strict)
-        weak_forward = any(j.status is Status.UNSTABLE for j in self.forward.values())
+        # Where a weaker bound decides nothing, it excuses only what was weak before, or what shows no statistics.
+        shown = any(self.problem.outputs[n].role == "statistic" for n in self.rows)
+        vague = any(j.status is Status.UNSTABLE for j in self.forward.values()) or (
+            self.problem.pass_ == "forward" and not shown
+        )
         for weaker in WEAKER:
             rules = weaker.rules(strict)
             if weaker.in_statistics and self._statistics_are_right():
@@ -188,7 +192,7 @@ class _Judging:
             if rules is None or not names:
                 continue
             kept = self._tallies(rules, names, nan_allowed=weaker.nan_allowed)
-            unstable = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or weak_forward)}
+            unstable = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or vague)}
             reasons = {n: f"{_sentence(n, t)}; {weaker.sentence}" for n, t in unstable.items()}
             self._settle(Status.UNSTABLE, unstable, strict, reasons)
         return failing
