@@ -133,7 +133,7 @@ class _Hunter:
         def cases(draw: Callable[[SearchStrategy[Any]], Any]) -> Case:
             return draw_case(_DrawChooser(draw), what.ops, what.max_elements)
 
-        @seed(int(hashlib.sha256(f"{what.seed}/{number}".encode()).hexdigest()[:12], 16))
+        # `seed` switches the database off; `settings` outside of it switches it on again.
         @settings(
             max_examples=ROUND,
             database=DirectoryBasedExampleDatabase(what.state / "examples"),
@@ -143,6 +143,7 @@ class _Hunter:
             report_multiple_bugs=False,
             print_blob=False,
         )
+        @seed(int(hashlib.sha256(f"{what.seed}/{number}".encode()).hexdigest()[:12], 16))
         @given(cases())
         def examine(case: Case) -> None:
             self._examine(case)

@@ -111,7 +111,7 @@ def draw_case(choose: Chooser, ops: Sequence[str] = ("layer_norm",), max_element
         affine_dtype=choose.one_of((dtype, "float32")) if dtype in ("float16", "bfloat16") else dtype,
         epsilon=choose.one_of(EPSILONS),
         gamma=choose.one_of((True, True, True, False)),
-        beta=choose.one_of((True, True, True, False)),
+        beta=registry.get(op).defaults.get("beta", choose.one_of((True, True, True, False))),
         attributes=freeze(_attributes(choose, op)),
         seed=choose.between(0, 2**20),
     )
@@ -126,13 +126,10 @@ def _unusual(choose: Chooser) -> bool:
 def _problem(choose: Chooser, op: str, room: int) -> tuple[tuple[int, ...], int | tuple[int, ...]]:
     """A shape and the axes that are normalized."""
     if op == "batch_norm":
-        channels = choose.between(1, 9)
-        rest = [choose.between(1, 9) for _ in range(choose.between(1, 2))]
-        return (
-            choose.between(1, max(room // (channels * math.prod(rest)), 1) if room < 64 else 32),
-            channels,
-            *rest,
-        ), 1
+        side = max(1, min(9, int(room ** (1 / 3))))
+        channels, *rest = (choose.between(1, side) for _ in range(choose.between(2, 3)))
+        batch = choose.between(1, max(1, min(32, room // math.prod((channels, *rest)))))
+        return (batch, channels, *rest), 1
     cols = choose.one_of([n for n in COLS if n <= room])
     rows = choose.one_of([m for m in ROWS if m * cols <= room])
     form = choose.one_of(("rows", "rows", "rows", "rank 1", "rank 3", "two axes", "axis list", "empty"))
@@ -142,7 +139,8 @@ def _problem(choose: Chooser, op: str, room: int) -> tuple[tuple[int, ...], int 
         return choose.one_of((((0, cols), -1), ((rows, 0), -1)))
     if form == "rows":
         return (rows, cols), choose.one_of((-1, 1))
-    a, b, c = (choose.between(1, 7) for _ in range(3))
+    side = min(7, int(room ** (1 / 3)))
+    a, b, c = (choose.between(1, side) for _ in range(3))
     if form == "rank 3":
         return (a, b, min(cols, max(room // (a * b), 1))), -1
     if form == "two axes":
@@ -163,7 +161,7 @@ def _laws(choose: Chooser, case: Case) -> str | dict[str, str]:
     if _unusual(choose):
         named["dy"] = choose.one_of(laws_for("dy"))
     for parameter in ("gamma", "beta"):
-        if getattr(case, parameter) and _unusual(choose):
+        if parameter in laws.inputs_of(case) and _unusual(choose):
             named[parameter] = choose.one_of(laws_for("affine"))
     return x if len(named) == 1 else named
 

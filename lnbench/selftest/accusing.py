@@ -14,6 +14,7 @@ from lnbench.selftest.correct import KINDS
 from lnbench.verify import runner
 from lnbench.verify.verdict import Status, Verdict
 
+SPEC = "lnbench.selftest.correct:{kind}"
 # The checks that judge numbers; every EVERY-th case goes through all checks.
 CHECKS = ("bound", "exact", "statistics")
 EVERY = 20
@@ -63,7 +64,7 @@ def trial(kind: str, seed: int, batch: int, count: int) -> Trial:
     cases = random_cases(kind, seed, batch, count)
     few = [c for i, c in enumerate(cases) if i % EVERY == 0]
     many = [c for i, c in enumerate(cases) if i % EVERY]
-    spec = f"lnbench.selftest.correct:{kind}"
+    spec = SPEC.format(kind=kind)
     verdicts = runner.run(many, [spec], runner.Options(checks=CHECKS, jobs=1)) + runner.run(
         few, [spec], runner.Options(jobs=1)
     )
