@@ -17,7 +17,7 @@ from lnbench.errors import Exit, UsageError
 if TYPE_CHECKING:
     from lnbench.case import Case
 
-QUICK_EPOCHS, QUICK_SECONDS = 3, 27.0
+QUICK_EPOCHS, QUICK_SECONDS = 3, 50.0
 
 
 @click.command("bench")
