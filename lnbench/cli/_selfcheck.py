@@ -1,4 +1,4 @@
-"""`lnbench selftest --aa R --plant D,D`: benchmarks of one backend against itself, summed up as rates with intervals."""
+"""`lnbench selftest --aa R --plant D,D`: benchmarks of a backend against itself, summed up as rates with intervals."""
 
 from __future__ import annotations
 
