@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,13 @@ from lnbench.errors import ResultsError
 from lnbench.verify.verdict import Verdict
 
 TABLE = "verdicts.csv"
+
+
+def again(case: Case, backend: str, settings: Mapping[str, Any]) -> str:
+    """The command that runs this case on this backend again; where the case comes from does not matter to that."""
+    words = ["--target", settings["target"]] if settings.get("target") else []
+    words += ["--require", settings["require"]] if settings.get("require", "stable") != "stable" else []
+    return " ".join([case.replace(source="").repro(backend), *map(shlex.quote, words)])
 
 
 class Record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -217,20 +216,13 @@ class _Run:
 
         return worst(exit_codes(verdicts, fail_on_skipped=self._given["fail_on"] == "skipped"))
 
-    @property
-    def _suffix(self) -> str:
-        """Options that a command needs beside case and backend to say the same again."""
-        given = self._given
-        words = ["--target", given["target"]] if given["target"] else []
-        words += ["--require", given["require"]] if given["require"] != "stable" else []
-        return "".join(f" {shlex.quote(w)}" for w in words)
-
     def _repro(self, verdict: Verdict) -> str:
         return self._command(verdict.case, verdict.backend)
 
     def _command(self, case: Case, backend: str) -> str:
-        """What runs this case on this backend again; where the case comes from does not matter to that."""
-        return case.replace(source="").repro(backend) + self._suffix
+        from lnbench.cli._record import again
+
+        return again(case, backend, self._given)
 
     def _report(self, verdicts: list[Verdict], code: Exit) -> None:
         from lnbench.report import data, github, junit, markdown, terminal

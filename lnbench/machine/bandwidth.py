@@ -215,10 +215,11 @@ def measure(operation: str, stores: str, threads: int, size: int, patience: floa
     part = max(64, size // count // 64 * 64)
     addresses = _memory(max(size, sizes()[-1])).addresses(count, part)
     loop = getattr(loaded, f"lnb_probe_{operation}")
-    seconds = [
-        _fastest(lambda n, style=style: loop(*addresses, part, threads, style, n), patience / 2)
-        for style in (_STYLE[stores], _STYLE[stores] | probe.PREFETCH)
-    ]
+
+    def once(style: int) -> float:
+        return _fastest(lambda repeats: float(loop(*addresses, part, threads, style, repeats)), patience / 2)
+
+    seconds = [once(_STYLE[stores]), once(_STYLE[stores] | probe.PREFETCH)]
     if min(seconds) <= 0:
         raise EnvironmentUnfit(f"{threads} threads cannot be started here; give fewer")
     return count * part / min(seconds) * 1e-9
