@@ -5,9 +5,13 @@ Owns the rules; whether the numbers are right is for `lnbench.verify`. `lnbench.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
@@ -19,9 +23,10 @@ from lnbench.verify.subject import Arrays, Problem, Subject
 # Small calls for what is about behaviour; one that keeps a thread pool busy for what is about threads.
 SHAPES = ((6, 40), (3, 4, 8))
 BUSY = (512, 4096)
-BUSY_SECONDS = 0.3
-# Processor seconds per second of wall time may exceed the threads by this factor: clocks tick, runtimes keep house.
-SLACK = 1.25
+BUSY_SECONDS, LOOK_SECONDS = 0.4, 0.002
+# On average at most so many threads per thread asked for: one hands over to another, and on a busy machine threads that
+# are about to sleep still wait for a processor.
+SLACK = 1.5
 # Two runs on the same data may differ by rounding where determinism is not declared; other data differ by far more.
 CLOSE = {"float64": 1e-10, "float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
 
@@ -166,7 +171,9 @@ class _closing:
 
 
 def _threads(spec: str, case: Case, sessions: Sessions) -> Iterator[str]:
-    """The processor time of the worker, seen from outside, against the threads that were asked for."""
+    """The threads of the worker that want a processor at the same time, against the number that was asked for."""
+    if not Path("/proc/self/task").is_dir():
+        return
     for threads in (1, 2):
         busy = replace(case, shape=BUSY, axis=1, threads=threads)
         subject = Subject.of(Problem(busy), spec, sessions)
@@ -175,15 +182,36 @@ def _threads(spec: str, case: Case, sessions: Sessions) -> Iterator[str]:
             yield f"forward of {list(BUSY)} with {threads} threads ended with {handle.status}: {handle.reason}"
             continue
         with _closing(handle):
-            share = _busy_threads(subject, handle)
-        if share > threads * SLACK:
-            yield f"asked for {threads} threads, it keeps {share:.1f} processors busy"
+            seen = _running(subject, handle)
+        if mean(seen) > threads * SLACK:
+            yield f"asked for {threads} threads, {mean(seen):.1f} of its threads run at the same time on average"
 
 
-def _busy_threads(subject: Subject, handle: Handle) -> float:
-    """Processors that the worker keeps busy while calls run, counted from outside the worker."""
-    handle.sample(3)
-    cpu, start = subject.session.cpu_seconds(), time.perf_counter()
-    while time.perf_counter() - start < BUSY_SECONDS:
-        handle.sample(3)
-    return (subject.session.cpu_seconds() - cpu) / (time.perf_counter() - start)
+def _running(subject: Subject, handle: Handle) -> list[int]:
+    """How many threads of the worker were running or ready to run, looked at again and again while calls run."""
+    handle.sample(1)
+    pid, seen, done = subject.session.pid, [], threading.Event()
+
+    def look() -> None:
+        while not done.wait(LOOK_SECONDS):
+            seen.append(_runnable(pid))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+        while time.perf_counter() - start < BUSY_SECONDS:
+            handle.sample(3, 0)
+    finally:
+        done.set()
+        watcher.join()
+    return seen or [0]
+
+
+def _runnable(pid: int | None) -> int:
+    """Threads of a process in state R, which is also the state of those that wait for a processor."""
+    states = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            states.append(task.joinpath("stat").read_bytes().rpartition(b")")[2].split()[0])
+    return states.count(b"R")

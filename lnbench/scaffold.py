@@ -41,7 +41,7 @@ def create(language: str, directory: str | Path) -> list[Path]:
 def _refuse_occupied(target: Path) -> None:
     if target.is_file():
         raise UsageError(f"{target} is a file; name a new directory")
-    if target.is_dir() and any(os.scandir(target)):
+    if target.is_dir() and os.listdir(target):
         raise UsageError(f"{target} is not empty, and nothing in it was touched; name a new or empty directory")
 
 

@@ -25,7 +25,7 @@ LAYERS = (
     ("verify", "bench"),
     ("results", "machine"),
     ("report",),
-    ("api", "testing", "selftest", "fuzz"),
+    ("api", "testing", "conformance", "scaffold", "selftest", "fuzz"),
     ("cli", "__main__"),
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import Tensors
 from lnbench.case import Case
 from lnbench.errors import Unavailable, Unsupported

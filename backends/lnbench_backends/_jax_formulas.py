@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from lnbench.case import Case
-
 from lnbench_backends._frameworks import batch_norm_attributes, normalized_axes
 
 Values = Mapping[str, Any]

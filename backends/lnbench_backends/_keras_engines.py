@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from lnbench.backend import Call
 
+from lnbench.backend import Call
 from lnbench_backends._frameworks import Array, process_threads, require
 
 Inputs = Mapping[str, Array]

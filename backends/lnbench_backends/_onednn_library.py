@@ -33,7 +33,8 @@ USE_SCALE, USE_SHIFT = 2, 4
 ARGUMENTS = {
     "x": 1, "y": 17, "mean": 49, "var": 50, "gamma": 51, "beta": 52, "dx": 129, "dy": 145, "dgamma": 255, "dbeta": 256,
 }  # fmt: skip
-RUNTIMES = {1: "sequential", 2: "OpenMP", 4: "TBB", 8: "threadpool", 512: "SYCL"}
+SYCL = 512
+RUNTIMES = {1: "sequential", 2: "OpenMP", 4: "TBB", 8: "threadpool", SYCL: "SYCL"}
 
 
 class Version(ctypes.Structure):
@@ -59,7 +60,6 @@ class Library:
     """One loaded library with its CPU engine and stream; they live as long as the process."""
 
     def __init__(self, handle: ctypes.CDLL):
-        handle.dnnl_version.restype = POINTER(Version)
         self.c, self.version = handle, handle.dnnl_version().contents
         self.engine, self.stream = c_void_p(), c_void_p()
         self.call("dnnl_engine_create", byref(self.engine), c_int(CPU), c_size_t(0))
@@ -138,6 +138,10 @@ def library() -> Library:
             continue
         if not hasattr(handle, "dnnl_memory_desc_create_with_strides"):
             tried.append(f"{path} is older than version 3")
+            continue
+        handle.dnnl_version.restype = POINTER(Version)
+        if handle.dnnl_version().contents.cpu_runtime == SYCL:
+            tried.append(f"{path} is built for SYCL, whose processor its C interface cannot open")
             continue
         return Library(handle)
     why = f" ({tried[0]})" if tried else ""

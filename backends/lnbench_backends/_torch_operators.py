@@ -7,7 +7,6 @@ from typing import Any
 
 from lnbench.case import Case
 from lnbench.errors import Unsupported
-
 from lnbench_backends._frameworks import (
     HALF,
     batch_norm_attributes,

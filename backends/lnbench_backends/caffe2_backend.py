@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import Call, FunctionBackend, Tensors
 from lnbench.case import Case
 from lnbench.errors import Unsupported
-
 from lnbench_backends._frameworks import (
     Array,
     float32_epsilon,

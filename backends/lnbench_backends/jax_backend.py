@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
-
 from lnbench_backends._frameworks import Array, check_process_threads, process_threads, require
 from lnbench_backends._jax_formulas import formula, gradient
 

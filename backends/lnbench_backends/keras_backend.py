@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
 from lnbench.errors import Unavailable
-
 from lnbench_backends import _keras_engines
 from lnbench_backends._frameworks import (
     check_process_threads,

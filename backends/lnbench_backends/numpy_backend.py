@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import FunctionBackend
 
 Array = np.ndarray[Any, Any]

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from ctypes import byref, c_int, c_void_p
 
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
 from lnbench.errors import Unsupported
-
 from lnbench_backends import _onednn_library as onednn
 from lnbench_backends._frameworks import (
     Array,

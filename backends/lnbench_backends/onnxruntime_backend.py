@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
 from lnbench.errors import Unsupported
-
 from lnbench_backends._frameworks import (
     Array,
     Staged,

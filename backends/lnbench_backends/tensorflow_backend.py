@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
-
 from lnbench_backends._frameworks import (
     Array,
     check_process_threads,

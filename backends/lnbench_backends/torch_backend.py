@@ -12,10 +12,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
 from lnbench.errors import Unavailable, Unsupported
-
 from lnbench_backends import _torch_operators as operators
 from lnbench_backends._frameworks import Array, require
 

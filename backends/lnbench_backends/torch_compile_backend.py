@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lnbench.errors import Unavailable
-
 from lnbench_backends.torch_backend import Step, TorchBackend
 
 # Every case is another specialisation of the same few functions; without this dynamo gives up after eight.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import lnbench
 import numpy as np
 import pytest
-from lnbench import Case, Status
 
+import lnbench
+from lnbench import Case, Status
 from lnbench_backends.numpy_backend import NumpyBackend, Rows, column_sums, row_means
 
 
