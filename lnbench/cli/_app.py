@@ -85,7 +85,7 @@ def _complain(sentence: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"lnbench: error: {sentence}", err=True)
+    click.echo(f"lnbench: error: {' '.join(sentence.split())}", err=True)
     return int(code)
 
 
@@ -93,7 +93,7 @@ def _bug(error: Exception) -> int:
     """An exception that no user can cause: said to be ours, without a traceback unless asked for."""
     kind = f"{type(error).__name__}: {error}".rstrip(": ")
     hint = "" if os.environ.get(TRACEBACK) else f"; set {TRACEBACK}=1 to see where, and please report it"
-    return _complain(f"internal error, a bug of lnbench ({' '.join(kind.split())}){hint}", Exit.FAILED)
+    return _complain(f"internal error, a bug of lnbench ({kind}){hint}", Exit.FAILED)
 
 
 def _leave(code: int) -> NoReturn:

@@ -41,6 +41,16 @@ def check(targets: Mapping[str, str | None]) -> None:
             raise ResultsError(f"cannot write {path}: {why}; choose another file")
 
 
+def check_folder(folder: Path | None, option: str) -> None:
+    """Refuses, before anything is run, a folder that cannot be made or written. Makes nothing."""
+    if folder is None:
+        return
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "cannot be written" if there.is_dir() else "is not a folder"
+        raise ResultsError(f"cannot write {folder}: {there} {why}; choose another folder with {option}")
+
+
 def write(targets: Mapping[str, str | None], texts: Mapping[str, Callable[[], str]]) -> None:
     """Writes each wanted format; files whole or not at all. A reader of standard output may leave early."""
     from lnbench.results import write_whole

@@ -89,8 +89,8 @@ def case_options(function: F) -> F:
 def cases_of(
     configs: tuple[str, ...], inline: tuple[str, ...], expression: str | None, overrides: dict[str, Any], default: str
 ) -> list[Case]:
-    """The selected cases, each once, in order. Raises NothingRun when `-k` leaves none."""
-    from lnbench import config
+    """The selected cases, each once, in order. Raises NothingRun when `-k` leaves none, UsageError for wrong files."""
+    from lnbench import config, laws
     from lnbench.cli._select import matcher
 
     cases: list[Case] = []
@@ -102,7 +102,11 @@ def cases_of(
     kept = [c for c in _once(cases) if matches(words_of(c))]
     if not kept:
         found = f"none of {len(cases)} cases matches -k {expression!r}" if cases else "the files hold no case"
-        raise NothingRun(f"{found}; `lnbench list cases {' '.join(configs) or default}` shows what there is")
+        shows = f"; `lnbench list cases {' '.join(configs) or default}` shows what there is"
+        raise NothingRun(found + (f"; its words are: {words_of(cases[0])}" if inline and cases else shows))
+    for case in kept:
+        if case.inputs:
+            laws.draw(case)  # a file that does not fit the case is said before anything runs
     return kept
 
 

@@ -47,10 +47,11 @@ class Record:
         record = cls(command, folder.cases(), path, folder.environment.get("settings", {}))
         record._folder = folder
         by_key = {case.key: case for case in record.cases}
-        rows = results.read(path, TABLE) if (path / TABLE).exists() else []
-        for row in rows:
-            if row["key"] in by_key:
-                record.verdicts.append(results.verdict_of(row, by_key[row["key"]]))
+        rows = results.read(path, TABLE, needed=results.VERDICT_COLUMNS) if (path / TABLE).exists() else []
+        try:
+            record.verdicts += [results.verdict_of(r, by_key[r["key"]]) for r in rows if r["key"] in by_key]
+        except ValueError as error:
+            raise ResultsError(f"{path / TABLE} was changed after lnbench wrote it ({error}); run again") from error
         record._done = {(v.case.key, v.backend) for v in record.verdicts}
         return record
 

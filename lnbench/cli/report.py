@@ -26,7 +26,10 @@ def command(folder: Path, output: str | None) -> int:
     kind = run.environment.get("command")
     if kind not in _PAGES:
         raise ResultsError(f"{folder} holds a run of {kind!r}, not of {' or '.join(_PAGES)}; name another folder")
-    text = _PAGES[kind](run)
+    try:
+        text = _PAGES[kind](run)
+    except ValueError as error:  # a cell that should be a number
+        raise ResultsError(f"{folder} was changed after lnbench wrote it ({error}); run again") from error
     if output == "-":
         click.echo(text, nl=False)
         return Exit.OK
@@ -62,13 +65,15 @@ def _seconds(environment: dict[str, Any], otherwise: float) -> float:
 
 def _bench(run: Folder) -> str:
     from lnbench import results
-    from lnbench.report import html
+    from lnbench.bench.record import SAMPLE_COLUMNS
+    from lnbench.report import html, timings
 
     if not (run.path / "timings.csv").is_file():
         raise ResultsError(f"{run.path} holds no timings yet; finish it with: lnbench bench --resume {run.path}")
+    rows = results.read(run.path, "timings.csv", needed=timings.COLUMNS)
     has_samples = (run.path / "samples.csv").is_file()
-    samples = results.read(run.path, "samples.csv") if has_samples else []
-    return html.bench_page(results.read(run.path, "timings.csv"), samples, run.environment)
+    samples = results.read(run.path, "samples.csv", needed=SAMPLE_COLUMNS) if has_samples else []
+    return html.bench_page(rows, samples, run.environment)
 
 
 _PAGES = {"verify": _verify, "bench": _bench}

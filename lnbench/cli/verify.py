@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lnbench.verify.verdict import Verdict
 
 DEFAULT_BACKENDS = ("numpy", "native")
+TARGETS = ("baseline", "avx2", "avx512", "neon")
 # Settings that a resumed run takes from the earlier one unless they are given again.
 _KEPT = ("backends", "require", "timeout", "checks", "in_process", "target")
 
@@ -56,9 +57,7 @@ _KEPT = ("backends", "require", "timeout", "checks", "in_process", "target")
 @click.option("-x", "--stop-on-first-error", "stop", is_flag=True, help="Stop after the first case that fails.")
 @click.option("--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes that share many small cases.")
 @click.option("--in-process", is_flag=True, help="Run without a worker process, for gdb, sanitizers and profilers.")
-@click.option(
-    "--target", metavar="TARGET", help="Instruction set of the native backend: baseline, avx2, avx512 or neon."
-)
+@click.option("--target", type=click.Choice(TARGETS), help="Instruction set of the native backend (default: the best).")
 @click.option("--dump", type=click.Path(path_type=Path), metavar="DIR", help="Write the tensors of failing cases.")
 @click.option(
     "--output",
@@ -86,6 +85,7 @@ def command(ctx: click.Context, /, **given: Any) -> int:
 
     targets = {"junit": given["junit"], **{f: given[f"export_{f}"] for f in _exports.FORMATS}}
     _exports.check(targets)
+    _exports.check_folder(given["dump"], "--dump")
     record = Record.resume("verify", given["resume"]) if given["resume"] else None
     if record is not None:
         _restore(ctx, given, record)

@@ -46,7 +46,7 @@ def _load(path: str) -> dict[str, Array]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error}); give the path of an .npz file") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is not a readable .npz archive ({error}); write it with numpy.savez") from error
+        raise UsageError(f"{path} is not a readable .npz archive; write it with numpy.savez") from error
 
 
 def _checked(path: str, name: str, array: Array, tensor: Tensor) -> Array:

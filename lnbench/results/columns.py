@@ -86,7 +86,7 @@ def verdict_cells(verdict: Verdict) -> dict[str, Any]:
 
 
 def verdict_of(row: Mapping[str, str], case: Case) -> Verdict:
-    """The verdict that `verdict_cells` wrote, read back."""
+    """The verdict that `verdict_cells` wrote, read back. Raises ValueError for cells that it did not write."""
     numbers: dict[str, Any] = {}
     for name in ("compared", "undecided", "out_of_domain", "threads"):
         numbers[name] = int(row[name] or 0)

@@ -108,15 +108,21 @@ def reopen(path: Path) -> Folder:
     try:
         environment = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} is not the folder of a run: {file.name} cannot be read ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise ResultsError(
+            f"{path} is not the folder of a run: {file.name} cannot be read ({why}); name a folder that lnbench wrote"
+        ) from error
+    if not isinstance(environment, dict):
+        raise ResultsError(f"{file} holds no facts of a run; name a folder that lnbench wrote")
     _check_schema(path, environment.get("schema"))
     return Folder(path, environment)
 
 
-def read(path: Path, name: str | None = None) -> list[dict[str, str]]:
+def read(path: Path, name: str | None = None, *, needed: Iterable[str] = ()) -> list[dict[str, str]]:
     """Rows of a CSV file, or of table `name` in a folder (the one there is when None), as text by column.
 
-    A last line that was cut off is left out. Raises ResultsError for what is no table or comes from a newer lnbench.
+    needed: columns that must be there. A last line that was cut off is left out. Raises ResultsError for what is no
+    table, lacks a column, or comes from a newer lnbench.
     """
     file = path if path.is_file() else _table_in(path, name)
     try:
@@ -130,6 +136,10 @@ def read(path: Path, name: str | None = None) -> list[dict[str, str]]:
         )
     for schema in {row["schema"] for row in rows}:
         _check_schema(file, schema)
+    missing = [c for c in needed if rows and c not in rows[0]]
+    if missing or any(None in row.values() for row in rows):
+        what = f"has no column {missing[0]!r}" if missing else "has rows that are too short"
+        raise ResultsError(f"{file} {what}; it was changed after lnbench wrote it")
     return rows
 
 
