@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import lnbench
 import pytest
+
+import lnbench
 from lnbench import Case, FunctionBackend, Status
 from lnbench.errors import UnknownBackend, UsageError
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from lnbench import config, laws, layouts
 from lnbench.config.model import KEYS
 

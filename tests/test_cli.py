@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
+
 from lnbench.cli._app import app
 from lnbench.errors import Exit
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from lnbench.cli._app import app
 from lnbench.errors import Exit
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lnbench import config, laws
 from lnbench.case import DTYPES, Case
 from lnbench.config import model

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lnbench import config, laws, layouts
 from lnbench.case import DTYPES
 from lnbench.config.model import KEYS

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lnbench import config, laws
 from lnbench.case import DTYPES, Case
 from lnbench.operators import registry

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import lnbench
 import pytest
 
+import lnbench
 import lnbench_backends
 
 ROOT = Path(lnbench.__file__).parent

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench import laws
 from lnbench.case import DTYPES, Case
 from lnbench.errors import UsageError

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lnbench import results
 from lnbench.bench.record import SAMPLE_COLUMNS, TIMING_COLUMNS
 from lnbench.case import Case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lnbench.cli._select import matcher
 from lnbench.errors import UsageError
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lnbench import layouts
 from lnbench.case import Case
 from lnbench.numerics import dtypes

@@ -7,6 +7,7 @@ from textwrap import indent
 
 import numpy as np
 import pytest
+
 from lnbench.case import Case
 from lnbench.pool import Request, Session
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lnbench import layouts
 from lnbench.errors import UsageError
 

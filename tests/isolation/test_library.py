@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lnbench import probe
 from lnbench.backend import LibraryBackend, Tensors
 from lnbench.case import Case

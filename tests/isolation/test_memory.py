@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lnbench import layouts, memory
 from lnbench.blame import blame, blame_guarded
 from lnbench.buffers import Arrangement, Buffer

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from lnbench import errors, memory, pool, probe
 from lnbench.case import DTYPES, Case
 from lnbench.operators.schema import Tensor

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lnbench import registry
 from lnbench.errors import BackendBroken, Unavailable, UnknownBackend
 

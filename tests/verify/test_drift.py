@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,12 @@ from lnbench.case import Case
 from lnbench.verify.bound import Judgement, judge
 from lnbench.verify.verdict import Status
 
-Array = np.ndarray
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def in_order(a: Array) -> Array:
-    return np.add.accumulate(a, axis=1, dtype=np.float32)[:, -1:]
+    sums: Array = np.add.accumulate(a, axis=1, dtype=np.float32)
+    return sums[:, -1:]
 
 
 def pairwise(a: Array) -> Array:

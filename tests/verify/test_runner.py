@@ -98,12 +98,13 @@ def test_a_folded_affine_breaks_the_exact_rule_only(plugin: Plugin) -> None:
 
 
 def test_state_kept_between_calls_is_found(plugin: Plugin) -> None:
-    cached = "    if x.shape in CACHE:\n        return CACHE[x.shape]\n    axes, shape, mean, rstd = parts("
+    signature = "def forward(x, gamma, beta, *, axis, epsilon):\n"
+    result = '{"y": y, "mean": mean, "rstd": rstd}'
     backend = plugin(
         ("def parts(", "CACHE = {}\n\n\ndef parts("),
-        ("def forward(x, gamma, beta, *, axis, epsilon):\n    axes, shape, mean, rstd = parts(", f"def forward(x, gamma, beta, *, axis, epsilon):\n{cached}"),
-        ('    return {"y": y, "mean": mean, "rstd": rstd}', '    CACHE[x.shape] = {"y": y, "mean": mean, "rstd": rstd}\n    return CACHE[x.shape]'),
-    )  # fmt: skip
+        (signature, f"{signature}    if x.shape in CACHE:\n        return CACHE[x.shape]\n"),
+        (f"    return {result}", f"    CACHE[x.shape] = {result}\n    return CACHE[x.shape]"),
+    )
     failed = bad(verify(backend, CASES[:1], checks=("repeat",)))
     assert {v.check for v in failed} == {"repeat"}
     assert "new data" in failed[0].reason or "other gamma" in failed[0].reason
