@@ -22,7 +22,8 @@ def in_order(a: Array) -> Array:
 
 
 def pairwise(a: Array) -> Array:
-    return a.sum(axis=1, keepdims=True, dtype=np.float32)
+    sums: Array = a.sum(axis=1, keepdims=True, dtype=np.float32)
+    return sums
 
 
 def judged(case: Case, mean: Array, var: Array, x: Array) -> dict[str, Judgement]:
