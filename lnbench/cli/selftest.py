@@ -22,7 +22,8 @@ CASES = 10_000
 
 
 @click.command("selftest")
-@click.option("-k", "expression", metavar="EXPRESSION", help="Only bugs whose name, family or sentence match.")
+@click.option("-k", "expression", metavar="EXPRESSION", help="Only bugs whose name, operator or sentence match.")
+@click.option("--family", "letters", default="", metavar="LETTERS", help="Only bugs of these families, such as AC.")
 @click.option("--suite", default="ci", metavar="CONFIG", help="The cases that must find the bugs (default: ci).")
 @click.option(
     "--cases",
@@ -71,13 +72,15 @@ def _percentages(text: str) -> tuple[float, ...]:
         raise UsageError(f"--plant {text!r} is not a list of percentages; write for example --plant 1%,3%,5%") from None
 
 
-def _matching(found: list[Target], expression: str | None) -> list[Target]:
+def _matching(found: list[Target], expression: str | None, letters: str) -> list[Target]:
     from lnbench.cli._select import matcher
 
     matches = matcher(expression)
-    kept = [t for t in found if matches(f"{t.name} {t.family} {t.op} {t.sentence}")]
+    kept = [
+        t for t in found if matches(f"{t.name} {t.op} {t.sentence}") and (not letters or t.family in letters.upper())
+    ]
     if not kept:
-        raise NothingRun(f"no planted bug matches -k {expression!r}; `lnbench selftest --list` shows them")
+        raise NothingRun("no planted bug matches -k and --family; `lnbench selftest --list` shows them")
     return kept
 
 
@@ -120,7 +123,7 @@ class _Run:
         from lnbench.selftest import run
 
         found, self._summary.skipped = run.targets(folder)
-        mutants = _matching(found, self._given["expression"])
+        mutants = _matching(found, self._given["expression"], self._given["letters"])
         with Bar(self._console, len(mutants)) as bar:
 
             def on_kill(kill: Kill) -> None:

@@ -64,7 +64,6 @@ class Job:
         return self.steps.total(self, a)
 
     def average(self, a: Array) -> Array:
-        """Mean of every row: (rows, cols) -> (rows, 1)."""
         return self.total(a) / self.number(a.shape[1])
 
     def moments(self, x: Array) -> tuple[Array, Array]:
