@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,27 @@ def normalized_axes(case: Case) -> tuple[int, ...]:
     if isinstance(case.axis, tuple):
         return tuple(sorted(a % rank for a in case.axis))
     return tuple(range(case.axis % rank, rank))
+
+
+class Compiled:
+    """Compiled functions of a backend by what they compute, the latest ones: calls of one problem share theirs."""
+
+    MOST = 64
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def get(self, case: Case, pass_: str, make: Callable[[], Any]) -> Any:
+        """The function for one problem and pass, made when it is not known."""
+        key = (
+            pass_, case.op, case.shape, case.axis, case.epsilon, case.dtype, case.affine_dtype, case.gamma, case.beta,
+            case.attributes,
+        )  # fmt: skip
+        if key not in self._known:
+            while len(self._known) >= self.MOST:
+                del self._known[next(iter(self._known))]
+            self._known[key] = make()
+        return self._known[key]
 
 
 def batch_norm_attributes(case: Case) -> tuple[bool, float]:

@@ -35,10 +35,10 @@ def names(layer: Any) -> list[str]:
     return ["beta" if "beta" in v.name else "gamma" for v in layer.trainable_variables]
 
 
-def jax_call(layer: Any, pass_: str, inputs: Inputs) -> Call:
-    """`stateless_call` under `jax.jit`; `jax.vjp` for backward."""
+def jax_function(layer: Any, pass_: str) -> Any:
+    """`stateless_call` under `jax.jit`; `jax.vjp` for backward. It reads nothing of the layer but its configuration."""
     from lnbench_backends._jax_formulas import gradient
-    from lnbench_backends.jax_backend import JaxCall, import_jax
+    from lnbench_backends.jax_backend import import_jax
 
     jax, known = import_jax(), names(layer)
 
@@ -48,7 +48,14 @@ def jax_call(layer: Any, pass_: str, inputs: Inputs) -> Call:
     def backward(t: Mapping[str, Any]) -> dict[str, Any]:
         return gradient(jax, forward, t)
 
-    return JaxCall(jax, jax.jit(forward if pass_ == "forward" else backward), inputs)
+    return jax.jit(forward if pass_ == "forward" else backward)
+
+
+def jax_call(function: Any, inputs: Inputs) -> Call:
+    """A call of what `jax_function` made."""
+    from lnbench_backends.jax_backend import JaxCall, import_jax
+
+    return JaxCall(import_jax(), function, inputs)
 
 
 class TorchCall:
@@ -129,7 +136,6 @@ class TensorflowCall:
 
 
 CALLS: dict[str, Callable[[Any, str, Inputs], Call]] = {
-    "jax": jax_call,
     "torch": TorchCall,
     "tensorflow": TensorflowCall,
 }

@@ -14,7 +14,7 @@ import numpy as np
 
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
-from lnbench_backends._frameworks import Array, check_process_threads, process_threads, require
+from lnbench_backends._frameworks import Array, Compiled, check_process_threads, process_threads, require
 from lnbench_backends._jax_formulas import formula, gradient
 
 OPERATORS = ("layer_norm", "rms_norm", "batch_norm")
@@ -26,6 +26,9 @@ class JaxBackend:
     """XLA on JAX's default device."""
 
     name = "jax"
+
+    def __init__(self) -> None:
+        self._compiled = Compiled()
 
     def describe(self) -> Mapping[str, str]:
         jax = import_jax()
@@ -49,7 +52,7 @@ class JaxBackend:
             # dbeta does not depend on beta, which backward is not given.
             arrays["beta"] = np.zeros(tensors.out["dbeta"].shape, tensors.out["dbeta"].dtype)
         function = forward if pass_ == "forward" else partial(gradient, jax, forward)
-        return JaxCall(jax, jax.jit(function), arrays)
+        return JaxCall(jax, self._compiled.get(case, pass_, lambda: jax.jit(function)), arrays)
 
 
 def import_jax() -> Any:

@@ -18,6 +18,7 @@ from lnbench.case import Case
 from lnbench.errors import Unavailable
 from lnbench_backends import _keras_engines
 from lnbench_backends._frameworks import (
+    Compiled,
     check_process_threads,
     needs_affine_dtype,
     normalized_axes,
@@ -33,6 +34,9 @@ class KerasBackend:
     name = "keras"
     engines: ClassVar[tuple[str, ...]] = ("jax", "torch", "tensorflow")
     extra = "keras,jax"
+
+    def __init__(self) -> None:
+        self._compiled = Compiled()
 
     def describe(self) -> Mapping[str, str]:
         keras = self._keras()
@@ -61,6 +65,9 @@ class KerasBackend:
         inputs = {n: a for n, a in tensors.inputs.items() if n in ("x", "gamma", "beta", "dy")}
         if "dbeta" in tensors.out:
             inputs.setdefault("beta", np.zeros(tensors.out["dbeta"].shape, tensors.out["dbeta"].dtype))
+        if keras.backend.backend() == "jax":
+            function = self._compiled.get(case, pass_, lambda: _keras_engines.jax_function(layer, pass_))
+            return _keras_engines.jax_call(function, inputs)
         return _keras_engines.CALLS[keras.backend.backend()](layer, pass_, inputs)
 
     def _keras(self) -> Any:

@@ -15,6 +15,7 @@ from lnbench.backend import Call, Tensors
 from lnbench.case import Case
 from lnbench_backends._frameworks import (
     Array,
+    Compiled,
     check_process_threads,
     needs_affine_dtype,
     normalized_axes,
@@ -31,6 +32,9 @@ class TensorflowBackend:
     """mean, variance = tf.nn.moments(x); y = (x - mean) / sqrt(variance + epsilon) * gamma + beta."""
 
     name = "tensorflow"
+
+    def __init__(self) -> None:
+        self._compiled = Compiled()
 
     def describe(self) -> Mapping[str, str]:
         tf = import_tensorflow()
@@ -54,7 +58,7 @@ class TensorflowBackend:
         if "dbeta" in tensors.out:
             inputs.setdefault("beta", np.zeros(tensors.out["dbeta"].shape, tensors.out["dbeta"].dtype))
         step = _forward(tf, case) if pass_ == "forward" else _backward(tf, case)
-        return _TensorflowCall(tf, tf.function(step), inputs)
+        return _TensorflowCall(tf, self._compiled.get(case, pass_, lambda: tf.function(step)), inputs)
 
 
 class TensorflowKerasBackend(KerasBackend):

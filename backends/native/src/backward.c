@@ -101,10 +101,11 @@ INLINE vec dx_of(tilt t, vec x, vec dy, vec gamma) {
 
 INLINE void put(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine);
+    vec dx[GROUP];
+    EACH(rows, dx[r] = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma););
     EACH(rows, {
-        vec dx = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma);
-        if (stream) v_stream(w->dx[r], j, dx, p->type);
-        else v_store(w->dx[r], j, dx, p->type);
+        if (stream) v_stream(w->dx[r], j, dx[r], p->type);
+        else v_store(w->dx[r], j, dx[r], p->type);
     });
 }
 
@@ -129,10 +130,17 @@ INLINE void write_group(const pass *p, const writer *w, int rows) {
     put_range(p, w, rows, w->peel, p->n, p->stream);
 }
 
-INLINE void end_chunk(reader *in, const moments2 *m, int rows) {
+INLINE void chunk_values(const moments2 *m, int rows, double sums[2 * GROUP]) {
+    const vec v[2 * GROUP] = {m->g[0], m->gx[0], rows > 1 ? m->g[1] : v_zero(), rows > 1 ? m->gx[1] : v_zero()};
+    v_sum4(v, sums);
+}
+
+INLINE void end_chunk(reader *in, const moments2 *m, int rows, int first) {
+    double sums[2 * GROUP];
+    chunk_values(m, rows, sums);
     EACH(rows, {
-        in->g[r] = wide_add(in->g[r], v_sum(m->g[r]));
-        in->gx[r] = wide_add(in->gx[r], v_sum(m->gx[r]));
+        in->g[r] = first ? (wide){sums[2 * r], 0} : wide_add(in->g[r], sums[2 * r]);
+        in->gx[r] = first ? (wide){sums[2 * r + 1], 0} : wide_add(in->gx[r], sums[2 * r + 1]);
     });
 }
 
@@ -155,7 +163,7 @@ INLINE void add_group(const pass *p, reader *in, int rows) {
     for (int64_t a = 0; a < p->n; a += BACKWARD_CHUNK) {
         moments2 m;
         add_chunk(p, in, &m, rows, a, least(p->n, a + BACKWARD_CHUNK));
-        end_chunk(in, &m, rows);
+        end_chunk(in, &m, rows, a == 0);
     }
 }
 
@@ -180,7 +188,7 @@ INLINE int64_t add_and_put(const pass *p, reader *in, const writer *out, int64_t
         put(p, out, k, GROUP, j + out->peel, p->stream);
     }
     add_range(p, in, s, &m, GROUP, j, b);
-    end_chunk(in, &m, GROUP);
+    end_chunk(in, &m, GROUP, a == 0);
     return j > a ? j + out->peel : -1;
 }
 
@@ -207,8 +215,8 @@ INLINE void close_group(const pass *p, reader *in, writer *out, int rows, int64_
         out->dy[r] = in->dy[r];
         out->dx[r] = p->c->dx ? at_out(p->c->dx, (row + r) * p->c->dx_row_stride, p->type) : NULL;
         out->stat[r] = in->stat[r];
-        out->stat[r].mean_g = (real)(wide_value(in->g[r]) / (double)p->n);
-        out->stat[r].mean_gx = (real)(wide_value(in->gx[r]) / (double)p->n);
+        out->stat[r].mean_g = (real)mean_of(wide_value(in->g[r]), p->n);
+        out->stat[r].mean_gx = (real)mean_of(wide_value(in->gx[r]), p->n);
     });
     out->peel = out->dx[0] ? elements_to_line(out->dx[0], p->n, p->type) : 0;
     in->fresh = 0;
@@ -296,8 +304,10 @@ INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, in
         in->stat[r] = *stat_at(t, row + r);
     });
     add_chunk(p, in, &m, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
+    double sums[2 * GROUP];
+    chunk_values(&m, rows, sums);
     EACH(rows, {
-        t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){v_sum(m.g[r]), v_sum(m.gx[r])};
+        t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
     });
     in->fresh = 0;
 }
@@ -322,11 +332,12 @@ static void finish(const struct lnb_task *t) {
     for (int64_t row = 0; row < t->call->rows; row++) {
         wide g = {0, 0}, gx = {0, 0};
         for (int64_t i = 0; i < t->chunks; i++) {
-            g = wide_add(g, t->sums[row * t->chunks + i].first);
-            gx = wide_add(gx, t->sums[row * t->chunks + i].second);
+            const struct lnb_sums *s = &t->sums[row * t->chunks + i];
+            g = i ? wide_add(g, s->first) : (wide){s->first, 0};
+            gx = i ? wide_add(gx, s->second) : (wide){s->second, 0};
         }
-        stat_at(t, row)->mean_g = (real)(wide_value(g) / (double)t->call->cols);
-        stat_at(t, row)->mean_gx = (real)(wide_value(gx) / (double)t->call->cols);
+        stat_at(t, row)->mean_g = (real)mean_of(wide_value(g), t->call->cols);
+        stat_at(t, row)->mean_gx = (real)mean_of(wide_value(gx), t->call->cols);
     }
 }
 

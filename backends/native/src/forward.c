@@ -1,20 +1,15 @@
 /*
- * Forward. Rows are taken in groups of two, and one loop adds up the next group while it writes the present one: each
- * turn reads one new piece of x and writes one piece of y, as a copy does, so the memory is never idle while sums are
- * formed, gamma and beta are loaded once for two rows, and the latency of additions and of the square root hides behind
- * the stores. x is read from memory once: the present group is still in the cache from when it was added up.
+ * Forward. Rows are taken in pairs: both are added up, their statistics are settled together, and both are written by
+ * one loop that loads gamma and beta once for the two. x is read from memory once; the second reading, for y, finds the
+ * rows in the cache. When the tensors are larger than the cache, the loops also ask for the next pair of rows, so
+ * that the memory works while sums are formed. Few streams at a time matter more than fusing the loops over different
+ * rows: rows of 4096 bytes, a common length, all fall on the same few lines of the first-level cache.
  */
 #include "layer_norm.h"
 
-/* A group that is being added up. */
-typedef struct {
-    const void *x[GROUP], *ahead[GROUP];
-    progress p[GROUP];
-} reader;
-
 /* A group that is being written. Columns before `peel` are written first, so that stores fall on whole lines. */
 typedef struct {
-    const void *x[GROUP];
+    const void *x[GROUP], *next[GROUP];
     void *y[GROUP];
     row_stat stat[GROUP];
     int64_t peel;
@@ -24,22 +19,23 @@ typedef struct {
     const lnb_layer_norm *c;
     int64_t n;
     param gamma, beta;
-    int type, affine, stream;
+    int type, affine, stream, ahead;
 } pass;
 
 INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
     const lnb_layer_norm *c = t->call;
-    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, t->stream};
+    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, t->stream, t->ahead};
 }
 
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
 
 INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine), beta = load_param(p->beta, j, p->affine);
+    vec y[GROUP];
+    EACH(rows, y[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta););
     EACH(rows, {
-        vec y = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta);
-        if (stream) v_stream(w->y[r], j, y, p->type);
-        else v_store(w->y[r], j, y, p->type);
+        if (stream) v_stream(w->y[r], j, y[r], p->type);
+        else v_store(w->y[r], j, y[r], p->type);
     });
 }
 
@@ -55,104 +51,72 @@ INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, i
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     scale s[GROUP];
     EACH(rows, s[r] = scale_of(&w->stat[r]););
-    for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
+    for (; j + LANES <= end; j += LANES) {
+        if (p->ahead) EACH(rows, __builtin_prefetch(at(w->next[r], j, p->type)););
+        put(p, w, s, rows, j, stream);
+    }
     if (j < end) put_some(p, w, s, rows, j, end - j);
 }
 
-INLINE void put_head(const pass *p, const writer *w, int rows) { put_range(p, w, rows, 0, w->peel, 0); }
-
-/* Adds up columns [a, b) of `in`; meanwhile writes `out`, vectors shifted by its peel, up to the column returned. */
-INLINE int64_t sum_and_put(const pass *p, reader *in, const writer *out, int64_t a, int64_t b) {
+/* Adds up two rows, from pilots that are found together to sums that are formed together. */
+INLINE void sum_group(const pass *p, const void *const x[GROUP], progress to[GROUP]) {
     const int t = p->type;
-    moments m[GROUP];
-    vec k[GROUP];
-    scale s[GROUP];
-    EACH(GROUP, {
-        m[r] = moments_zero();
-        k[r] = v_set1(in->p[r].k);
-        s[r] = scale_of(&out->stat[r]);
-    });
-    int64_t j = a, both = least(b, p->n - out->peel);
-    for (; j + 2 * LANES <= both; j += 2 * LANES) {
+    vec v[2 * GROUP];
+    double sums[2 * GROUP];
+    EACH(GROUP, pilot_sums(x[r], p->n, t, v + 2 * r););
+    v_sum4(v, sums);
+    EACH(GROUP, to[r] = (progress){pilot_from(sums[2 * r], sums[2 * r + 1], p->n), {0, 0}, {0, 0}};);
+    for (int64_t a = 0; a < p->n; a += CHUNK) {
+        moments m[GROUP];
+        struct lnb_sums s[GROUP];
         EACH(GROUP, {
-            prefetch(at(in->ahead[r], j - a, t), 2 * LANES * size_of(t));
-            moments_add(&m[r], 0, v_sub(v_load(in->x[r], j, t), k[r]));
-            moments_add(&m[r], 1, v_sub(v_load(in->x[r], j + LANES, t), k[r]));
+            m[r] = moments_zero();
+            moments_rest(&m[r], x[r], v_set1(to[r].k), a, least(p->n, a + CHUNK), t);
         });
-        put(p, out, s, GROUP, j + out->peel, p->stream);
-        put(p, out, s, GROUP, j + out->peel + LANES, p->stream);
+        moments_values(m, s);
+        EACH(GROUP, progress_add(&to[r], s[r], a == 0););
     }
-    EACH(GROUP, {
-        moments_rest(&m[r], in->x[r], k[r], j, b, t);
-        progress_add(&in->p[r], moments_value(&m[r]));
-    });
-    return j > a ? j + out->peel : -1;
 }
 
-INLINE void open_group(const pass *p, reader *in, int64_t row) {
-    EACH(GROUP, {
-        in->x[r] = x_row(p, row + r);
-        in->p[r] = (progress){pilot_of(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
-    });
-}
-
-/* Settles the statistics of rows that have been added up, and makes them the ones to write. */
+/* Settles the statistics of a row that has been added up, and makes it one to write. */
 INLINE void close_row(const pass *p, const progress *sums, const void *x, int64_t row, writer *out, int r) {
     mean_var v = settled_mean_var(sums, x, p->n, p->type);
-    write_stats(p->c, row, v);
+    double rstd = rstd_of(v, p->c->epsilon);
+    write_stats(p->c, row, v, rstd);
     out->x[r] = x;
     out->y[r] = p->c->y ? at_out(p->c->y, row * p->c->y_row_stride, p->type) : NULL;
-    out->stat[r] = row_stat_of(v, p->c->epsilon);
+    out->stat[r] = row_stat_of(v, rstd);
 }
 
-INLINE void write_row(const pass *p, writer *out) {
+INLINE void write_group(const pass *p, writer *out, int rows) {
     if (!out->y[0]) return;
     out->peel = elements_to_line(out->y[0], p->n, p->type);
-    put_head(p, out, 1);
-    put_range(p, out, 1, out->peel, p->n, p->stream);
-}
-
-/* Writes the group `out` while the group `in`, which begins at `row`, is added up. */
-INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
-    int64_t written = out->peel;
-    for (int64_t a = 0; a < p->n; a += CHUNK) {
-        int64_t b = least(p->n, a + CHUNK);
-        EACH(GROUP, {
-            int64_t next = least(row + GROUP + r, last - 1);
-            in->ahead[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, next);
-        });
-        int64_t end = sum_and_put(p, in, out, a, b);
-        if (end >= 0) written = end;
-    }
-    put_range(p, out, GROUP, written, p->n, p->stream);
+    put_range(p, out, rows, 0, out->peel, 0);
+    put_range(p, out, rows, out->peel, p->n, p->stream);
 }
 
 INLINE void one_row(const pass *p, int64_t row) {
     writer out;
     const void *x = x_row(p, row);
     progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
+    out.next[0] = x;
     close_row(p, &sums, x, row, &out, 0);
-    write_row(p, &out);
+    write_group(p, &out, 1);
 }
 
 /* Rows whose lines of output begin at different columns are written one by one. */
 INLINE void forward_span(const pass *p, int64_t row, int64_t last) {
-    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0 && last - row >= 2 * GROUP;
-    if (together) {
-        reader in;
+    int together = p->c->y_row_stride * size_of(p->type) % 64 == 0;
+    for (; row + GROUP <= last && together; row += GROUP) {
+        const void *x[GROUP] = {x_row(p, row), x_row(p, row + 1)};
+        progress sums[GROUP];
         writer out;
-        open_group(p, &in, row);
-        EACH(GROUP, in.p[r] = sum_row(in.x[r], p->n, in.p[r].k, p->type););
-        for (;;) {
-            EACH(GROUP, close_row(p, &in.p[r], in.x[r], row + r, &out, r););
-            out.peel = elements_to_line(out.y[0], p->n, p->type);
-            put_head(p, &out, GROUP);
-            row += GROUP;
-            if (row + GROUP > last) break;
-            open_group(p, &in, row);
-            turn(p, &in, &out, row, last);
-        }
-        put_range(p, &out, GROUP, out.peel, p->n, p->stream);
+        sum_group(p, x, sums);
+        EACH(GROUP, {
+            out.next[r] = x_row(p, least(row + GROUP + r, last - 1));
+            close_row(p, &sums[r], x[r], row + r, &out, r);
+        });
+        write_group(p, &out, GROUP);
     }
     for (; row < last; row++) one_row(p, row);
 }
@@ -168,7 +132,8 @@ INLINE void statistics(const struct lnb_task *t, int64_t row, row_stat *out, int
     const lnb_layer_norm *c = t->call;
     const void *x = at(c->x, row * c->x_row_stride, type);
     progress sums = sum_row(x, c->cols, pilot_of(x, c->cols, type), type);
-    *out = row_stat_of(settled_mean_var(&sums, x, c->cols, type), c->epsilon);
+    mean_var v = settled_mean_var(&sums, x, c->cols, type);
+    *out = row_stat_of(v, rstd_of(v, c->epsilon));
 }
 
 /* The three phases of a call whose rows are few and long: chunks of columns are shared out instead of rows. */
@@ -194,10 +159,11 @@ INLINE void finish(const struct lnb_task *t, int type) {
     for (int64_t row = 0; row < c->rows; row++) {
         const void *x = at(c->x, row * c->x_row_stride, type);
         progress p = {pilot_of(x, c->cols, type), {0, 0}, {0, 0}};
-        for (int64_t i = 0; i < t->chunks; i++) progress_add(&p, t->sums[row * t->chunks + i]);
+        for (int64_t i = 0; i < t->chunks; i++) progress_add(&p, t->sums[row * t->chunks + i], i == 0);
         mean_var v = settled_mean_var(&p, x, c->cols, type);
-        if (!t->recompute) write_stats(c, row, v);
-        *stat_at(t, row) = row_stat_of(v, c->epsilon);
+        double rstd = rstd_of(v, c->epsilon);
+        if (!t->recompute) write_stats(c, row, v, rstd);
+        *stat_at(t, row) = row_stat_of(v, rstd);
     }
 }
 
@@ -206,7 +172,7 @@ INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int t
     pass p = pass_of(t, type, affine);
     int64_t end = least(c->cols, last * CHUNK);
     for (int64_t row = 0; row < c->rows && c->y; row++) {
-        writer out = {.x = {x_row(&p, row)}, .y = {at_out(c->y, row * c->y_row_stride, type)}};
+        writer out = {.x = {x_row(&p, row)}, .next = {x_row(&p, row)}, .y = {at_out(c->y, row * c->y_row_stride, type)}};
         out.stat[0] = *stat_at(t, row);
         int64_t begin = first * CHUNK;
         int64_t head = least(begin + elements_to_line(at(out.y[0], begin, type), p.n, type), end);

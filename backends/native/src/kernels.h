@@ -22,6 +22,7 @@ struct lnb_forward;
 struct lnb_task {
     const lnb_layer_norm *call;
     int stream;            /* write the large output with non-temporal stores */
+    int ahead;             /* ask for the next rows before they are needed */
     const struct lnb_forward *recompute; /* backward: computes the statistics when they are not given */
     int want_params;       /* backward: dgamma or dbeta is wanted */
     int64_t chunks;        /* chunks of columns in a row */

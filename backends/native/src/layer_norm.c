@@ -27,6 +27,11 @@ enum {
     STREAM_COLS = 128, /* shorter rows have too many lines that belong to two rows */
 };
 
+/* Bytes from which on the next rows are asked for ahead: they will not be in the second-level cache. */
+#ifndef LNB_AHEAD_BYTES
+#define LNB_AHEAD_BYTES (INT64_C(4) << 20)
+#endif
+
 /* How one call is carried out. */
 struct plan {
     struct lnb_task task;
@@ -160,6 +165,7 @@ static void plan_forward(const lnb_layer_norm *c, struct plan *p) {
     p->by_columns = should_split_columns(p, c->rows, c->cols, p->forward->chunk);
     p->task.chunks = (c->cols + p->forward->chunk - 1) / p->forward->chunk;
     p->task.stream = bytes >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS && c->y != c->x;
+    p->task.ahead = bytes >= LNB_AHEAD_BYTES;
     if (!p->by_columns) return;
     p->row_bytes = c->rows * LNB_ROW_DOUBLES * (int64_t)sizeof(double);
     p->sum_bytes = c->rows * p->task.chunks * (int64_t)sizeof(struct lnb_sums);

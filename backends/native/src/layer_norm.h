@@ -34,7 +34,7 @@
 #include "kernels.h"
 #include "simd/simd.h"
 
-enum { PILOT_VECTORS = LANES == 1 ? 32 : 8, GROUP = 2 };
+enum { PILOT_VECTORS = LANES == 1 ? 32 : LANES == 16 ? 4 : 8, GROUP = 2 };
 
 /* Does something for each row of a group, written out: a loop could leave sums in memory instead of registers. */
 #define EACH(rows, ...)                                                                                                \
@@ -97,17 +97,21 @@ INLINE param param_of(const void *given, int one, int t) {
 INLINE vec load_param(param q, int64_t j, int t) { return v_load(q.p, j & q.mask, t); }
 INLINE vec load_param_some(param q, int64_t j, int64_t n, int t) { return v_load_some(q.p, j & q.mask, n, t); }
 
-/* The mean of the first elements of a row, rounded; 0 when it is smaller than their standard deviation. */
-INLINE real pilot_of(const void *x, int64_t n, int t) {
+/* Beside float32 a product with 1/n in double is as good as the quotient, and sooner there. */
+INLINE double mean_of(double sum, int64_t n) {
+    return LNB_REAL == 32 ? sum * (1 / (double)n) : sum / (double)n;
+}
+
+/* Sums of the first elements of a row and of their squares. */
+INLINE void pilot_sums(const void *x, int64_t n, int t, vec sums[2]) {
     enum { CHAINS = 4 };
     vec s[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()}, q[CHAINS] = {v_zero(), v_zero(), v_zero(), v_zero()};
     if (n >= PILOT_VECTORS * LANES) {
-        n = PILOT_VECTORS * LANES;
         for (int i = 0; i < PILOT_VECTORS; i += CHAINS) {
             for (int c = 0; c < CHAINS; c++) {
                 vec v = v_load(x, (i + c) * LANES, t);
-                s[c] = v_add(s[c], v);
-                q[c] = v_fma(v, v, q[c]);
+                s[c] = i ? v_add(s[c], v) : v;
+                q[c] = i ? v_fma(v, v, q[c]) : v_mul(v, v);
             }
         }
     } else {
@@ -122,9 +126,23 @@ INLINE real pilot_of(const void *x, int64_t n, int t) {
             q[1] = v_mul(s[1], s[1]);
         }
     }
-    double mean = v_sum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3]))) / (double)n;
-    double square = v_sum(v_add(v_add(q[0], q[1]), v_add(q[2], q[3]))) / (double)n;
-    return 2 * mean * mean > square ? (real)mean : 0;
+    sums[0] = v_add(v_add(s[0], s[1]), v_add(s[2], s[3]));
+    sums[1] = v_add(v_add(q[0], q[1]), v_add(q[2], q[3]));
+}
+
+/* Their mean, rounded; 0 when it is smaller than their standard deviation. */
+INLINE real pilot_from(double sum, double squares, int64_t n) {
+    n = least(n, PILOT_VECTORS * LANES);
+    double mean = mean_of(sum, n);
+    return 2 * mean * mean > mean_of(squares, n) ? (real)mean : 0;
+}
+
+INLINE real pilot_of(const void *x, int64_t n, int t) {
+    vec v[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    double sums[4];
+    pilot_sums(x, n, t, v);
+    v_sum4(v, sums);
+    return pilot_from(sums[0], sums[1], n);
 }
 
 /* Vector sums of one chunk of one row around k. */
@@ -153,7 +171,20 @@ INLINE void moments_rest(moments *m, const void *x, vec k, int64_t j, int64_t en
 }
 
 INLINE struct lnb_sums moments_value(const moments *m) {
-    return (struct lnb_sums){v_sum(v_add(m->first[0], m->first[1])), v_sum(v_add(m->second[0], m->second[1]))};
+    const vec v[4] = {v_add(m->first[0], m->first[1]), v_add(m->second[0], m->second[1]), v_zero(), v_zero()};
+    double sums[4];
+    v_sum4(v, sums);
+    return (struct lnb_sums){sums[0], sums[1]};
+}
+
+/* Of both rows of a group at once: the same bits for less. */
+INLINE void moments_values(const moments m[GROUP], struct lnb_sums to[GROUP]) {
+    const vec v[4] = {v_add(m[0].first[0], m[0].first[1]), v_add(m[0].second[0], m[0].second[1]),
+                      v_add(m[1].first[0], m[1].first[1]), v_add(m[1].second[0], m[1].second[1])};
+    double sums[4];
+    v_sum4(v, sums);
+    to[0] = (struct lnb_sums){sums[0], sums[1]};
+    to[1] = (struct lnb_sums){sums[2], sums[3]};
 }
 
 /* Columns whose sums are formed in the computing type: 64 vectors in each of two chains. */
@@ -165,9 +196,10 @@ typedef struct {
     wide first, second;
 } progress;
 
-INLINE void progress_add(progress *p, struct lnb_sums s) {
-    p->first = wide_add(p->first, s.first);
-    p->second = wide_add(p->second, s.second);
+/* The first chunk is taken as it is: rows of one chunk are common, and a compensated addition takes long. */
+INLINE void progress_add(progress *p, struct lnb_sums s, int first) {
+    p->first = first ? (wide){s.first, 0} : wide_add(p->first, s.first);
+    p->second = first ? (wide){s.second, 0} : wide_add(p->second, s.second);
 }
 
 INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
@@ -175,7 +207,7 @@ INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
     for (int64_t a = 0; a < n; a += CHUNK) {
         moments m = moments_zero();
         moments_rest(&m, x, v_set1(k), a, least(n, a + CHUNK), t);
-        progress_add(&p, moments_value(&m));
+        progress_add(&p, moments_value(&m), a == 0);
     }
     return p;
 }
@@ -186,19 +218,25 @@ typedef struct {
 } mean_var;
 
 INLINE mean_var mean_var_of(const progress *p, int64_t n) {
-    double delta = wide_value(p->first) / (double)n;
-    double var = wide_value(p->second) / (double)n - delta * delta;
+    double delta = mean_of(wide_value(p->first), n);
+    double var = mean_of(wide_value(p->second), n) - delta * delta;
     return (mean_var){(double)p->k, delta, var < 0 ? 0 : var};
 }
 
 /* Two passes in double, for sums that overflow the computing type and for rows with infinities. */
+INLINE double element(const void *x, int64_t i, int t) {
+    real first[LANES];
+    v_store(first, 0, v_load_some(x, i, 1, t), LNB_REAL == 32 ? LNB_F32 : LNB_F64);
+    return (double)first[0];
+}
+
 NOINLINE mean_var careful_mean_var(const void *x, int64_t n, int t) {
     wide s = {0, 0};
-    for (int64_t i = 0; i < n; i++) s = wide_add(s, v_sum(v_load_some(x, i, 1, t)));
+    for (int64_t i = 0; i < n; i++) s = wide_add(s, element(x, i, t));
     double mean = wide_value(s) / (double)n;
     s = (wide){0, 0};
     for (int64_t i = 0; i < n; i++) {
-        double d = v_sum(v_load_some(x, i, 1, t)) - mean;
+        double d = element(x, i, t) - mean;
         s = wide_add(s, d * d);
     }
     return (mean_var){mean, 0, wide_value(s) / (double)n};
@@ -218,11 +256,13 @@ INLINE mean_var settled_mean_var(const progress *p, const void *x, int64_t n, in
     return repaired_mean_var(v, x, n, t);
 }
 
-INLINE row_stat row_stat_of(mean_var v, double epsilon) {
+INLINE double rstd_of(mean_var v, double epsilon) { return 1 / sqrt(v.var + epsilon); }
+
+INLINE row_stat row_stat_of(mean_var v, double rstd) {
     row_stat s = {0, 0, 0, 0, 0};
     s.hi = (real)(v.k + v.delta);
     s.lo = (real)((v.k - (double)s.hi) + v.delta);
-    s.rstd = (real)(1 / sqrt(v.var + epsilon));
+    s.rstd = (real)rstd;
     if (!isfinite(s.hi)) s.lo = s.hi - s.hi; /* NaN: no element of this row is finite */
     return s;
 }
@@ -236,11 +276,12 @@ INLINE double get_stat(const void *p, int64_t row, int t) {
     return t == LNB_F64 ? ((const double *)p)[row] : (double)((const float *)p)[row];
 }
 
-INLINE void write_stats(const lnb_layer_norm *c, int64_t row, mean_var v) {
+INLINE void write_stats(const lnb_layer_norm *c, int64_t row, mean_var v, double rstd) {
     if (c->mean) put_stat(c->mean, row, v.k + v.delta, c->stat_dtype);
     if (!c->stat) return;
-    double t = v.var + c->epsilon;
-    put_stat(c->stat, row, c->stat_kind == LNB_VAR ? v.var : c->stat_kind == LNB_STD ? sqrt(t) : 1 / sqrt(t), c->stat_dtype);
+    if (c->stat_kind == LNB_STD) rstd = sqrt(v.var + c->epsilon);
+    if (c->stat_kind == LNB_VAR) rstd = v.var;
+    put_stat(c->stat, row, rstd, c->stat_dtype);
 }
 
 INLINE row_stat read_stats(const lnb_layer_norm *c, int64_t row) {

@@ -15,7 +15,11 @@ INLINE vec v_sub(vec a, vec b) { return a - b; }
 INLINE vec v_mul(vec a, vec b) { return a * b; }
 INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 INLINE vec v_nfma(vec a, vec b, vec c) { return c - a * b; }
-INLINE double v_sum(vec v) { return v; }
+
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    for (int i = 0; i < 4; i++) sums[i] = v[i];
+}
+
 INLINE vec v_first(vec v, int64_t n) { return n ? v : 0; }
 INLINE void v_fence(void) {}
 

@@ -19,11 +19,13 @@ INLINE __m256i first_lanes(int64_t n) {
 }
 INLINE vec v_first(vec v, int64_t n) { return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(n))); }
 
-INLINE double v_sum(vec v) {
-    __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
-    a = _mm256_add_pd(a, _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)));
-    __m128d d = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)));
+/* Lanes of the four vectors are brought together, so that one addition serves all of them. */
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    vec ab = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    vec cd = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    vec abcd = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(abcd)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(abcd, 1));
+    _mm256_storeu_pd(sums, _mm256_add_pd(low, high));
 }
 
 INLINE vec widen(__m128i h, int t) {

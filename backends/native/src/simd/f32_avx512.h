@@ -17,13 +17,16 @@ INLINE void v_fence(void) { _mm_sfence(); }
 INLINE __mmask16 first_lanes(int64_t n) { return (__mmask16)((1u << n) - 1u); }
 INLINE vec v_first(vec v, int64_t n) { return _mm512_maskz_mov_ps(first_lanes(n), v); }
 
-INLINE double v_sum(vec v) {
-    __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
-    __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
-    a = _mm512_add_pd(a, b);
-    __m256d c = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
-    __m128d d = _mm_add_pd(_mm256_castpd256_pd128(c), _mm256_extractf128_pd(c, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)));
+INLINE __m256 fold(vec v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); }
+
+/* Lanes of the four vectors are brought together, so that one addition serves all of them. */
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    __m256 a = fold(v[0]), b = fold(v[1]), c = fold(v[2]), d = fold(v[3]);
+    __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    __m256 abcd = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(abcd)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(abcd, 1));
+    _mm256_storeu_pd(sums, _mm256_add_pd(low, high));
 }
 
 INLINE vec widen(__m256i h, int t) {

@@ -20,8 +20,10 @@ INLINE vec v_first(vec v, int64_t n) {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), keep));
 }
 
-INLINE double v_sum(vec v) {
-    return vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(v)), vcvt_f64_f32(vget_high_f32(v))));
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    for (int i = 0; i < 4; i++) {
+        sums[i] = vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(v[i])), vcvt_f64_f32(vget_high_f32(v[i]))));
+    }
 }
 
 INLINE vec widen(uint16x4_t h, int t) {

@@ -17,10 +17,15 @@ INLINE void v_fence(void) { _mm_sfence(); }
 INLINE __mmask8 first_lanes(int64_t n) { return (__mmask8)((1u << n) - 1u); }
 INLINE vec v_first(vec v, int64_t n) { return _mm512_maskz_mov_pd(first_lanes(n), v); }
 
-INLINE double v_sum(vec v) {
-    __m256d c = _mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1));
-    __m128d d = _mm_add_pd(_mm256_castpd256_pd128(c), _mm256_extractf128_pd(c, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)));
+INLINE __m256d fold(vec v) { return _mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1)); }
+
+/* Lanes of the four vectors are brought together, so that one addition serves all of them. */
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    __m256d a = fold(v[0]), b = fold(v[1]), c = fold(v[2]), d = fold(v[3]);
+    __m256d ab = _mm256_add_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+    __m256d cd = _mm256_add_pd(_mm256_unpacklo_pd(c, d), _mm256_unpackhi_pd(c, d));
+    __m256d low = _mm256_permute2f128_pd(ab, cd, 0x20), high = _mm256_permute2f128_pd(ab, cd, 0x31);
+    _mm256_storeu_pd(sums, _mm256_add_pd(low, high));
 }
 
 INLINE vec v_load(const void *p, int64_t i, int t) {

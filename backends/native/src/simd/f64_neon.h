@@ -13,7 +13,10 @@ INLINE vec v_mul(vec a, vec b) { return vmulq_f64(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
 INLINE vec v_nfma(vec a, vec b, vec c) { return vfmsq_f64(c, a, b); }
 INLINE void v_fence(void) {}
-INLINE double v_sum(vec v) { return vaddvq_f64(v); }
+
+INLINE void v_sum4(const vec v[4], double sums[4]) {
+    for (int i = 0; i < 4; i++) sums[i] = vaddvq_f64(v[i]);
+}
 
 /* Fewer than two lanes are none or one. */
 INLINE vec v_first(vec v, int64_t n) {
