@@ -95,7 +95,8 @@ class Plain:
         return np.abs(value) if self.dtype is np.float64 else np.abs(value).astype(np.float64)
 
     def narrow(self, value: Array) -> Array:
-        return value.astype(np.float64, copy=False)
+        with np.errstate(over="ignore"):  # beyond float64 is infinite
+            return value.astype(np.float64, copy=False)
 
     def distance(self, got: Array, value: Array) -> Array:
         gap = np.subtract(self.array(got), value)
