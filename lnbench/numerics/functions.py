@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lnbench.numerics import dtypes
-from lnbench.numerics.bounded import Bounded
+from lnbench.numerics.bounded import Bounded, is_finite
 from lnbench.numerics.wide import Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,7 +66,15 @@ def saved(a: Bounded, *, converted: bool = False) -> Bounded:
         units, tiny = dtypes.get(rules.saved).unit, dtypes.get(rules.saved).smallest
     if converted and rules.converted:
         units += 2.0 * ar.unit
-    return a.plus_error(units * a.reach() + tiny) if units else a
+    if not units:
+        return a
+    out = a.plus_error(units * a.reach() + tiny)
+    if tiny:
+        # A statistic beyond the range of its format is kept as an infinity: nothing that follows from it can be right.
+        over = (out.reach() > dtypes.get(rules.saved).largest) & is_finite(out.value)
+        if over.any():
+            out.beyond = over if out.beyond is None else out.beyond | over
+    return out
 
 
 def early(a: Bounded) -> Bounded:
