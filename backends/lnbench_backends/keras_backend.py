@@ -47,7 +47,7 @@ class KerasBackend:
             "call": "the layer, jitted where the engine can; backward through the engine's own gradients",
             "casts": "computes in float32; a mixed policy rounds gamma and beta to the type of the data",
             "statistics": "none",
-            "subnormals": "flush" if engine == "jax" else "keep",
+            "subnormals": "keep" if engine == "torch" else "flush",
             "threads": "process",
         }
 
