@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from lnbench.verify.arrays import expected_arrays, problem_of, reference, rules_
 from lnbench.verify.compare import Tally
 from lnbench.verify.expected import Problem, Rows
 from lnbench.verify.verdict import Status
-from lnbench.verify.weaker import WEAKER
+from lnbench.verify.weaker import WEAKER, Weaker
 
 __all__ = ["Judgement", "expected_arrays", "judge", "reference"]
 
@@ -178,24 +179,27 @@ class _Judging:
 
     def _try_weaker(self, failing: dict[str, Tally]) -> dict[str, Tally]:
         """Settles what keeps a named weaker bound; returns the rest. Numbers stay those under the strict bound."""
-        strict = self.rules.replace(tier=self.strict)
-        # Where a weaker bound decides nothing, it excuses only what was weak before, or what shows no statistics.
-        shown = any(self.problem.outputs[n].role == "statistic" for n in self.rows)
-        vague = any(j.status is Status.UNSTABLE for j in self.forward.values()) or (
-            self.problem.pass_ == "forward" and not shown
-        )
-        for weaker in WEAKER:
-            rules = weaker.rules(strict)
-            if weaker.in_statistics and self._statistics_are_right():
+        weak_forward = any(j.status is Status.UNSTABLE for j in self.forward.values())
+        # Blocks first: the tighter bound decides more. Any order only where a sound program may sum so, too.
+        in_order = bool(failing) and (self.strict == 0 or self.problem.drift() >= DRIFT)
+        for weaker, tier in product(WEAKER, (1, 0) if in_order else (1,)):
+            rules = weaker.rules(self.rules.replace(tier=tier))
+            if rules is None or (weaker.in_statistics and self._statistics_are_right()):
                 continue
-            names = [n for n, t in failing.items() if rules and self._may_pass(n, t, rules, weaker.nan_allowed)]
-            if rules is None or not names:
-                continue
-            kept = self._tallies(rules, names, nan_allowed=weaker.nan_allowed)
-            unstable = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or vague)}
-            reasons = {n: f"{_sentence(n, t)}; {weaker.sentence}" for n, t in unstable.items()}
-            self._settle(Status.UNSTABLE, unstable, strict, reasons)
+            # A weaker bound that decides nothing excuses what was weak before, and statistics that cancel altogether.
+            vague = weak_forward or (self.problem.pass_ == "forward" and weaker.in_statistics)
+            self._settle_weaker(failing, weaker, rules, vague)
         return failing
+
+    def _settle_weaker(self, failing: dict[str, Tally], weaker: Weaker, rules: Rules, vague: bool) -> None:
+        """Takes out of `failing` what keeps the weaker bound `rules`; `vague`: even where that decides nothing."""
+        names = [n for n, t in failing.items() if self._may_pass(n, t, rules, weaker.nan_allowed)]
+        if not names:
+            return
+        kept = self._tallies(rules, names, nan_allowed=weaker.nan_allowed)
+        unstable = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or vague)}
+        reasons = {n: f"{_sentence(n, t)}; {weaker.sentence}" for n, t in unstable.items()}
+        self._settle(Status.UNSTABLE, unstable, self.rules.replace(tier=self.strict), reasons)
 
     def _statistics_are_right(self) -> bool:
         """Whether the statistic beside the mean was returned, decided and found right."""

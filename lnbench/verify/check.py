@@ -84,9 +84,9 @@ def worst_of(verdicts: list[Verdict]) -> Verdict:
 
 
 def is_known(subject: Subject, found: Verdict) -> bool:
-    """Whether the verdict says nothing new: passed, or UNSTABLE in an output that the main check has told already."""
+    """Whether the verdict says nothing new: passed, changed data that decide nothing, or UNSTABLE as the main check told."""
     if found.status is not Status.UNSTABLE:
-        return found.status is Status.PASSED
+        return found.status in (Status.PASSED, Status.EMPTY)
     told = subject.judgements[found.pass_].get(found.output)
     return told is not None and told.status is Status.UNSTABLE
 

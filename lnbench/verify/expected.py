@@ -202,6 +202,9 @@ class Problem:
             bound = expected.bound * (1.0 + SECOND_ORDER + arithmetic.wide.slack)
             if form.precision < dtypes.get(rules.work).precision:
                 bound += 0.5 * dtypes.ulp(magnitude + bound, form.name)
+            elif self.outputs[name].role == "statistic" and rules.saved and dtypes.get(rules.saved).unit > form.unit:
+                # Kept in a shorter format than it is returned in.
+                bound += dtypes.get(rules.saved).unit * (magnitude + bound) + dtypes.get(rules.saved).smallest
             bound += form.normal if rules.flush else form.smallest
             np.copyto(bound, np.inf, where=np.isnan(bound))
         return replace(expected, bound=bound, magnitude=magnitude)
