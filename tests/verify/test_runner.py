@@ -246,3 +246,10 @@ def test_an_output_of_the_wrong_form_is_failed_with_its_form_named(plugin: Plugi
     failed = bad(verify(plugin(('return {"y": y,', f'return {{"y": {returned},')), CASES[:1], checks=("bound",)))
     assert failed[0].status is Status.FAILED and failed[0].output == "y"
     assert words in failed[0].reason
+
+
+def test_identities_asked_for_by_name_are_all_tried(plugin: Plugin) -> None:
+    by_default = [v for v in verify(plugin(), CASES[:1]) if v.check == "identities"]
+    asked = [v for v in verify(plugin(), CASES[:1], checks=("identities",)) if v.check == "identities"]
+    assert [v.pass_ for v in asked] == [v.pass_ for v in by_default] == ["forward", "backward"]
+    assert all(more.compared > few.compared for more, few in zip(asked, by_default, strict=True))
