@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard backends/native/CMakeLists.txt backends/native/include/* backends/native/src/* backends/native/src/simd/* \
             lnbench/probe/*.c lnbench/probe/*.h lnbench/probe/CMakeLists.txt CMakeLists.txt)
 
-.PHONY: help verify test lint native native-test native-test-arm selftest check wheel clean
+.PHONY: help verify test test-torch lint native native-test native-test-arm selftest check wheel clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -24,6 +24,10 @@ verify: $(STAMP)  ## set up, then verify the numpy and native backends over the 
 
 test: $(STAMP)  ## set up, then run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-torch: $(STAMP)  ## install PyTorch for the processor, then run the tests of the frameworks' backends
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pytest -n 2 tests/backends
 
 lint: $(STAMP)  ## format check, lint, types
 	$(BIN)/ruff format --check .
