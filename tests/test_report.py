@@ -6,6 +6,8 @@ import io
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import pytest
+
 from lnbench.case import Case
 from lnbench.report import console, github, junit, markdown, summary, terminal
 from lnbench.verify.differences import Difference
@@ -128,7 +130,8 @@ def test_values_have_the_digits_of_their_dtype() -> None:
     assert wide == "y: expected 0.10000000000000001, got 0.33333333333333331"
 
 
-def test_tables_in_a_pipe_are_not_cut() -> None:
+def test_tables_in_a_pipe_are_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # set by some test runners
     stream = io.StringIO()
     console.make(stream).print(console.table(["a", "b"], [["x" * 70, "y" * 70]]))
     assert "x" * 70 in stream.getvalue() and "y" * 70 in stream.getvalue()
