@@ -97,7 +97,7 @@ class NothingRun(LnbenchError):
     exit_code = Exit.NOTHING_RUN
 
 
-class Unsupported(Exception):  # noqa: N818 - a word of the plug-in contract
+class Unsupported(Exception):
     """Raised by a backend: the case is SKIPPED with this reason (a sentence). Not an error."""
 
 
