@@ -12,18 +12,18 @@ enum { BACKWARD_CHUNK = LANES == 1 ? 32 : 64 * LANES, REAL_TYPE = LNB_REAL == 32
 
 /* A group that is being added up, and where the gradients of the parameters go. */
 typedef struct {
-    const void *x[GROUP], *dy[GROUP], *ahead_x[GROUP], *ahead_dy[GROUP];
-    row_stat stat[GROUP];
-    wide g[GROUP], gx[GROUP];
+    const void *x[PAIR], *dy[PAIR], *ahead_x[PAIR], *ahead_dy[PAIR];
+    row_stat stat[PAIR];
+    wide g[PAIR], gx[PAIR];
     void *dgamma, *dbeta;
     int fresh; /* nothing is in dgamma and dbeta yet */
 } reader;
 
 /* A group whose dx is being written. */
 typedef struct {
-    const void *x[GROUP], *dy[GROUP];
-    void *dx[GROUP];
-    row_stat stat[GROUP];
+    const void *x[PAIR], *dy[PAIR];
+    void *dx[PAIR];
+    row_stat stat[PAIR];
     int64_t peel;
 } writer;
 
@@ -45,7 +45,7 @@ INLINE const void *dy_row(const pass *p, int64_t row) { return at(p->c->dy, row 
 
 /* Sums of g and g * xhat over a chunk, per row. */
 typedef struct {
-    vec g[GROUP], gx[GROUP];
+    vec g[PAIR], gx[PAIR];
 } moments2;
 
 /* One vector of columns of one row; share: its part of dgamma and dbeta. */
@@ -83,25 +83,25 @@ INLINE void add_some(const pass *p, const reader *in, const scale *s, moments2 *
     v_store_some(in->dbeta, j, n, v_add(dbeta, share[1]), REAL_TYPE);
 }
 
-/* A row_stat as vectors: dx = (g - mean_g) * rstd - xhat * slope. */
+/* A row_stat as vectors: dx = (g - mean_g) * rstd - ((x - hi) * slope + offset), slope = rstd * mean_gx. */
 typedef struct {
-    scale s;
-    vec mean_g, slope;
+    vec hi, rstd, mean_g, slope, offset;
 } tilt;
 
 INLINE tilt tilt_of(const row_stat *s) {
-    return (tilt){scale_of(s), v_set1(s->mean_g), v_set1(s->mean_gx * s->rstd)};
+    real slope = s->mean_gx * s->rstd;
+    return (tilt){v_set1(s->hi), v_set1(s->rstd), v_set1(s->mean_g), v_set1(slope * s->rstd), v_set1(-(s->lo * s->rstd) * slope)};
 }
 
-/* g - mean_g is formed first: it is exactly 0 for one column and for a constant g. */
-INLINE vec dx_of(tilt t, vec x, vec dy, vec gamma) {
-    vec g = v_mul(v_sub(v_mul(dy, gamma), t.mean_g), t.s.rstd);
-    return v_nfma(normalized(t.s, x), t.slope, g);
+/* g - mean_g and x - hi are formed first: both are exactly 0 for rows of one column, and dx with them. */
+INLINE vec dx_of(tilt k, vec x, vec dy, vec gamma) {
+    vec g = v_sub(v_mul(dy, gamma), k.mean_g), bend = v_fma(v_sub(x, k.hi), k.slope, k.offset);
+    return v_fms(g, k.rstd, bend);
 }
 
 INLINE void put(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine);
-    vec dx[GROUP];
+    vec dx[PAIR];
     EACH(rows, dx[r] = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma););
     EACH(rows, {
         if (stream) v_stream(w->dx[r], j, dx[r], p->type);
@@ -118,7 +118,7 @@ INLINE void put_some(const pass *p, const writer *w, const tilt *k, int rows, in
 }
 
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
-    tilt k[GROUP];
+    tilt k[PAIR];
     EACH(rows, k[r] = tilt_of(&w->stat[r]););
     for (; j + LANES <= end; j += LANES) put(p, w, k, rows, j, stream);
     if (j < end) put_some(p, w, k, rows, j, end - j);
@@ -130,13 +130,13 @@ INLINE void write_group(const pass *p, const writer *w, int rows) {
     put_range(p, w, rows, w->peel, p->n, p->stream);
 }
 
-INLINE void chunk_values(const moments2 *m, int rows, double sums[2 * GROUP]) {
-    const vec v[2 * GROUP] = {m->g[0], m->gx[0], rows > 1 ? m->g[1] : v_zero(), rows > 1 ? m->gx[1] : v_zero()};
+INLINE void chunk_values(const moments2 *m, int rows, double sums[2 * PAIR]) {
+    const vec v[2 * PAIR] = {m->g[0], m->gx[0], rows > 1 ? m->g[1] : v_zero(), rows > 1 ? m->gx[1] : v_zero()};
     v_sum4(v, sums);
 }
 
 INLINE void end_chunk(reader *in, const moments2 *m, int rows, int first) {
-    double sums[2 * GROUP];
+    double sums[2 * PAIR];
     chunk_values(m, rows, sums);
     EACH(rows, {
         in->g[r] = first ? (wide){sums[2 * r], 0} : wide_add(in->g[r], sums[2 * r]);
@@ -151,7 +151,7 @@ INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 
 }
 
 INLINE void add_chunk(const pass *p, const reader *in, moments2 *m, int rows, int64_t a, int64_t b) {
-    scale s[GROUP];
+    scale s[PAIR];
     EACH(rows, {
         s[r] = scale_of(&in->stat[r]);
         m->g[r] = m->gx[r] = v_zero();
@@ -171,24 +171,24 @@ INLINE void add_group(const pass *p, reader *in, int rows) {
 INLINE int64_t add_and_put(const pass *p, reader *in, const writer *out, int64_t a, int64_t b) {
     const int t = p->type;
     moments2 m;
-    scale s[GROUP];
-    tilt k[GROUP];
-    EACH(GROUP, {
+    scale s[PAIR];
+    tilt k[PAIR];
+    EACH(PAIR, {
         s[r] = scale_of(&in->stat[r]);
         k[r] = tilt_of(&out->stat[r]);
         m.g[r] = m.gx[r] = v_zero();
     });
     int64_t j = a, both = least(b, p->n - out->peel);
     for (; j + LANES <= both; j += LANES) {
-        EACH(GROUP, {
+        EACH(PAIR, {
             prefetch(at(in->ahead_x[r], j - a, t), LANES * size_of(t));
             prefetch(at(in->ahead_dy[r], j - a, t), LANES * size_of(t));
         });
-        add(p, in, s, &m, GROUP, j);
-        put(p, out, k, GROUP, j + out->peel, p->stream);
+        add(p, in, s, &m, PAIR, j);
+        put(p, out, k, PAIR, j + out->peel, p->stream);
     }
-    add_range(p, in, s, &m, GROUP, j, b);
-    end_chunk(in, &m, GROUP, a == 0);
+    add_range(p, in, s, &m, PAIR, j, b);
+    end_chunk(in, &m, PAIR, a == 0);
     return j > a ? j + out->peel : -1;
 }
 
@@ -224,18 +224,18 @@ INLINE void close_group(const pass *p, reader *in, writer *out, int rows, int64_
 
 INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
     int64_t written = out->peel;
-    put_range(p, out, GROUP, 0, out->peel, 0);
+    put_range(p, out, PAIR, 0, out->peel, 0);
     for (int64_t a = 0; a < p->n; a += BACKWARD_CHUNK) {
         int64_t b = least(p->n, a + BACKWARD_CHUNK);
-        EACH(GROUP, {
-            int64_t next = least(row + GROUP + r, last - 1);
+        EACH(PAIR, {
+            int64_t next = least(row + PAIR + r, last - 1);
             in->ahead_x[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, next);
             in->ahead_dy[r] = b < p->n ? at(in->dy[r], b, p->type) : dy_row(p, next);
         });
         int64_t end = add_and_put(p, in, out, a, b);
         if (end >= 0) written = end;
     }
-    put_range(p, out, GROUP, written, p->n, p->stream);
+    put_range(p, out, PAIR, written, p->n, p->stream);
 }
 
 INLINE void rows_apart(const pass *p, reader *in, writer *out, int64_t row, int rows) {
@@ -252,20 +252,20 @@ INLINE void rows_apart(const pass *p, reader *in, writer *out, int64_t row, int 
 /* Rows whose lines of output begin at different columns are added up together but written one by one. */
 INLINE void backward_span(const pass *p, reader *in, int64_t row, int64_t last) {
     writer out;
-    int together = p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0 && last - row >= 2 * GROUP;
+    int together = p->t->ahead && p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0 && last - row >= 2 * PAIR;
     if (!together) {
-        for (; row + GROUP <= last; row += GROUP) rows_apart(p, in, &out, row, GROUP);
+        for (; row + PAIR <= last; row += PAIR) rows_apart(p, in, &out, row, PAIR);
     } else {
-        open_group(p, in, GROUP, row);
-        add_group(p, in, GROUP);
+        open_group(p, in, PAIR, row);
+        add_group(p, in, PAIR);
         for (;;) {
-            close_group(p, in, &out, GROUP, row);
-            row += GROUP;
-            if (row + GROUP > last) break;
-            open_group(p, in, GROUP, row);
+            close_group(p, in, &out, PAIR, row);
+            row += PAIR;
+            if (row + PAIR > last) break;
+            open_group(p, in, PAIR, row);
             turn(p, in, &out, row, last);
         }
-        write_group(p, &out, GROUP);
+        write_group(p, &out, PAIR);
     }
     for (; row < last; row++) rows_apart(p, in, &out, row, 1);
 }
@@ -304,7 +304,7 @@ INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, in
         in->stat[r] = *stat_at(t, row + r);
     });
     add_chunk(p, in, &m, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
-    double sums[2 * GROUP];
+    double sums[2 * PAIR];
     chunk_values(&m, rows, sums);
     EACH(rows, {
         t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
@@ -322,7 +322,7 @@ INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type
         for (int64_t i = first; i < last; i++) {
             int64_t row = b * t->block_rows;
             in.fresh = 1;
-            for (; row + GROUP <= end; row += GROUP) sums_of_rows(t, &p, &in, GROUP, row, i);
+            for (; row + PAIR <= end; row += PAIR) sums_of_rows(t, &p, &in, PAIR, row, i);
             for (; row < end; row++) sums_of_rows(t, &p, &in, 1, row, i);
         }
     }

@@ -1,17 +1,28 @@
 /*
- * Forward. Rows are taken in pairs: both are added up, their statistics are settled together, and both are written by
- * one loop that loads gamma and beta once for the two. x is read from memory once; the second reading, for y, finds the
- * rows in the cache. When the tensors are larger than the cache, the loops also ask for the next pair of rows, so
- * that the memory works while sums are formed. Few streams at a time matter more than fusing the loops over different
- * rows: rows of 4096 bytes, a common length, all fall on the same few lines of the first-level cache.
+ * Forward. x is read from memory once: the second reading, for y, finds the row in the cache. Three ways to go through the
+ * rows, which give the same bits; which is fastest was measured (README.md):
+ *
+ * pairs   tensors that fit in the cache: two rows are added up, settled together and written by one loop, so that gamma
+ *         and beta are loaded once for two rows and latencies are shared.
+ * singly  larger tensors of short rows: each row is added up and written at once. One stream to read and one to write
+ *         suit the processor's own prefetching best.
+ * fused   larger tensors of long rows: one loop adds up the next pair while it writes the present one. gamma and beta
+ *         no longer stay in the first-level cache, so fetching them once for two rows matters, and reading and writing
+ *         memory at the same time matters more as rows outlast the processor's own look-ahead.
  */
 #include "layer_norm.h"
 
-/* A group that is being written. Columns before `peel` are written first, so that stores fall on whole lines. */
+/* A pair that is being added up, and the address that far ahead of it. */
 typedef struct {
-    const void *x[GROUP], *next[GROUP];
-    void *y[GROUP];
-    row_stat stat[GROUP];
+    const void *x[PAIR], *ahead[PAIR];
+    progress p[PAIR];
+} reader;
+
+/* A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. */
+typedef struct {
+    const void *x[PAIR];
+    void *y[PAIR];
+    row_stat stat[PAIR];
     int64_t peel;
 } writer;
 
@@ -19,19 +30,19 @@ typedef struct {
     const lnb_layer_norm *c;
     int64_t n;
     param gamma, beta;
-    int type, affine, stream, ahead;
+    int type, affine, stream;
 } pass;
 
 INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
     const lnb_layer_norm *c = t->call;
-    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, t->stream, t->ahead};
+    return (pass){c, c->cols, param_of(c->gamma, 1, affine), param_of(c->beta, 0, affine), type, affine, t->stream};
 }
 
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
 
 INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine), beta = load_param(p->beta, j, p->affine);
-    vec y[GROUP];
+    vec y[PAIR];
     EACH(rows, y[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta););
     EACH(rows, {
         if (stream) v_stream(w->y[r], j, y[r], p->type);
@@ -49,32 +60,29 @@ INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, i
 
 /* Writes columns [j, end) of a group, with vectors that begin at j. */
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
-    scale s[GROUP];
+    scale s[PAIR];
     EACH(rows, s[r] = scale_of(&w->stat[r]););
-    for (; j + LANES <= end; j += LANES) {
-        if (p->ahead) EACH(rows, __builtin_prefetch(at(w->next[r], j, p->type)););
-        put(p, w, s, rows, j, stream);
-    }
+    for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
     if (j < end) put_some(p, w, s, rows, j, end - j);
 }
 
 /* Adds up two rows, from pilots that are found together to sums that are formed together. */
-INLINE void sum_group(const pass *p, const void *const x[GROUP], progress to[GROUP]) {
+INLINE void sum_pair(const pass *p, const void *const x[PAIR], progress to[PAIR]) {
     const int t = p->type;
-    vec v[2 * GROUP];
-    double sums[2 * GROUP];
-    EACH(GROUP, pilot_sums(x[r], p->n, t, v + 2 * r););
+    vec v[2 * PAIR];
+    double sums[2 * PAIR];
+    EACH(PAIR, pilot_sums(x[r], p->n, t, v + 2 * r););
     v_sum4(v, sums);
-    EACH(GROUP, to[r] = (progress){pilot_from(sums[2 * r], sums[2 * r + 1], p->n), {0, 0}, {0, 0}};);
+    EACH(PAIR, to[r] = (progress){pilot_from(sums[2 * r], sums[2 * r + 1], p->n), {0, 0}, {0, 0}};);
     for (int64_t a = 0; a < p->n; a += CHUNK) {
-        moments m[GROUP];
-        struct lnb_sums s[GROUP];
-        EACH(GROUP, {
+        moments m[PAIR];
+        struct lnb_sums s[PAIR];
+        EACH(PAIR, {
             m[r] = moments_zero();
             moments_rest(&m[r], x[r], v_set1(to[r].k), a, least(p->n, a + CHUNK), t);
         });
         moments_values(m, s);
-        EACH(GROUP, progress_add(&to[r], s[r], a == 0););
+        EACH(PAIR, progress_add(&to[r], s[r], a == 0););
     }
 }
 
@@ -86,44 +94,102 @@ INLINE void close_row(const pass *p, const progress *sums, const void *x, int64_
     out->x[r] = x;
     out->y[r] = p->c->y ? at_out(p->c->y, row * p->c->y_row_stride, p->type) : NULL;
     out->stat[r] = row_stat_of(v, rstd);
+    out->peel = elements_to_line(out->y[r], p->n, p->type);
 }
 
-INLINE void write_group(const pass *p, writer *out, int rows) {
-    if (!out->y[0]) return;
-    out->peel = elements_to_line(out->y[0], p->n, p->type);
-    put_range(p, out, rows, 0, out->peel, 0);
-    put_range(p, out, rows, out->peel, p->n, p->stream);
+INLINE void write_rows(const pass *p, const writer *w, int rows) {
+    if (!p->c->y) return;
+    put_range(p, w, rows, 0, w->peel, 0);
+    put_range(p, w, rows, w->peel, p->n, p->stream);
 }
 
 INLINE void one_row(const pass *p, int64_t row) {
     writer out;
     const void *x = x_row(p, row);
     progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
-    out.next[0] = x;
     close_row(p, &sums, x, row, &out, 0);
-    write_group(p, &out, 1);
+    write_rows(p, &out, 1);
 }
 
-/* Rows whose lines of output begin at different columns are written one by one. */
-INLINE void forward_span(const pass *p, int64_t row, int64_t last) {
-    int together = p->c->y_row_stride * size_of(p->type) % 64 == 0;
-    for (; row + GROUP <= last && together; row += GROUP) {
-        const void *x[GROUP] = {x_row(p, row), x_row(p, row + 1)};
-        progress sums[GROUP];
-        writer out;
-        sum_group(p, x, sums);
-        EACH(GROUP, {
-            out.next[r] = x_row(p, least(row + GROUP + r, last - 1));
-            close_row(p, &sums[r], x[r], row + r, &out, r);
+/* Adds up columns [a, b) of `in`; meanwhile writes `out`, vectors shifted by its peel, and says up to where. */
+INLINE void sum_and_put(const pass *p, reader *in, const writer *out, int64_t a, int64_t b, int64_t *written) {
+    const int t = p->type;
+    moments m[PAIR];
+    vec k[PAIR];
+    scale s[PAIR];
+    struct lnb_sums sums[PAIR];
+    EACH(PAIR, {
+        m[r] = moments_zero();
+        k[r] = v_set1(in->p[r].k);
+        s[r] = scale_of(&out->stat[r]);
+    });
+    int64_t j = a, both = least(b, p->n - out->peel);
+    for (; j + 2 * LANES <= both; j += 2 * LANES) {
+        EACH(PAIR, {
+            prefetch(at(in->ahead[r], j - a, t), 2 * LANES * size_of(t));
+            moments_add(&m[r], 0, v_sub(v_load(in->x[r], j, t), k[r]));
+            moments_add(&m[r], 1, v_sub(v_load(in->x[r], j + LANES, t), k[r]));
         });
-        write_group(p, &out, GROUP);
+        put(p, out, s, PAIR, j + out->peel, p->stream);
+        put(p, out, s, PAIR, j + out->peel + LANES, p->stream);
+    }
+    if (j > a) *written = j + out->peel;
+    EACH(PAIR, moments_rest(&m[r], in->x[r], k[r], j, b, t););
+    moments_values(m, sums);
+    EACH(PAIR, progress_add(&in->p[r], sums[r], a == 0););
+}
+
+/* Writes the pair `out` while the pair `in`, which begins at `row`, is added up. */
+INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
+    int64_t written = out->peel;
+    EACH(PAIR, {
+        in->x[r] = x_row(p, row + r);
+        in->p[r] = (progress){pilot_of(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
+    });
+    put_range(p, out, PAIR, 0, out->peel, 0);
+    for (int64_t a = 0; a < p->n; a += CHUNK) {
+        int64_t b = least(p->n, a + CHUNK);
+        EACH(PAIR, in->ahead[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, least(row + PAIR + r, last - 1)););
+        sum_and_put(p, in, out, a, b, &written);
+    }
+    put_range(p, out, PAIR, written, p->n, p->stream);
+}
+
+INLINE void sum_and_close(const pass *p, writer *out, int64_t row) {
+    const void *x[PAIR] = {x_row(p, row), x_row(p, row + 1)};
+    progress sums[PAIR];
+    sum_pair(p, x, sums);
+    EACH(PAIR, close_row(p, &sums[r], x[r], row + r, out, r););
+}
+
+INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
+    reader in;
+    writer out;
+    sum_and_close(p, &out, row);
+    for (row += PAIR; row + PAIR <= last; row += PAIR) {
+        turn(p, &in, &out, row, last);
+        EACH(PAIR, close_row(p, &in.p[r], in.x[r], row + r, &out, r););
+    }
+    write_rows(p, &out, PAIR);
+    return row;
+}
+
+/* Rows whose lines of output begin at different columns cannot share a loop. */
+INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
+    int64_t bytes = p->n * size_of(p->type);
+    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0 && (!ahead || bytes > SHORT_ROW);
+    if (together && ahead && row + 2 * PAIR <= last) row = fused(p, row, last);
+    for (; together && row + PAIR <= last; row += PAIR) {
+        writer out;
+        sum_and_close(p, &out, row);
+        write_rows(p, &out, PAIR);
     }
     for (; row < last; row++) one_row(p, row);
 }
 
 INLINE void rows(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
     pass p = pass_of(t, type, affine);
-    forward_span(&p, first, last);
+    forward_span(&p, first, last, t->ahead);
     if (p.stream) v_fence();
 }
 
@@ -172,7 +238,7 @@ INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int t
     pass p = pass_of(t, type, affine);
     int64_t end = least(c->cols, last * CHUNK);
     for (int64_t row = 0; row < c->rows && c->y; row++) {
-        writer out = {.x = {x_row(&p, row)}, .next = {x_row(&p, row)}, .y = {at_out(c->y, row * c->y_row_stride, type)}};
+        writer out = {.x = {x_row(&p, row)}, .y = {at_out(c->y, row * c->y_row_stride, type)}};
         out.stat[0] = *stat_at(t, row);
         int64_t begin = first * CHUNK;
         int64_t head = least(begin + elements_to_line(at(out.y[0], begin, type), p.n, type), end);

@@ -24,6 +24,7 @@
 enum {
     MAX_THREADS = 256,
     LINE = 64,
+    SKEW = 17 * LINE, /* keeps arrays of 4096 bytes from falling on the same lines of a cache */
     STREAM_COLS = 128, /* shorter rows have too many lines that belong to two rows */
 };
 
@@ -178,11 +179,12 @@ static void plan_backward(const lnb_layer_norm *c, struct plan *p) {
     p->threads = threads_for(c, elements);
     t->stream = 3 * elements * size_of(c->dtype) >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS;
     t->stream = t->stream && c->dx != c->x && c->dx != c->dy;
+    t->ahead = 3 * elements * size_of(c->dtype) >= LNB_AHEAD_BYTES;
     t->recompute = c->mean && c->stat ? NULL : p->forward;
     t->want_params = c->dgamma || c->dbeta;
     t->block_rows = rows_per_block(c->rows);
     t->blocks = (c->rows + t->block_rows - 1) / t->block_rows;
-    t->pitch = round_up(c->cols, LINE / real);
+    t->pitch = round_up(c->cols, LINE / real) + SKEW / real;
     p->by_columns = should_split_columns(p, t->blocks, c->cols, p->backward->chunk);
     int64_t chunk = p->backward->chunk < p->forward->chunk ? p->backward->chunk : p->forward->chunk;
     t->chunks = (c->cols + chunk - 1) / chunk;

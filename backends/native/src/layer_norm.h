@@ -34,16 +34,19 @@
 #include "kernels.h"
 #include "simd/simd.h"
 
-enum { PILOT_VECTORS = LANES == 1 ? 32 : LANES == 16 ? 4 : 8, GROUP = 2 };
+enum { PILOT_VECTORS = LANES == 1 ? 32 : LANES == 16 ? 4 : 8 };
 
-/* Does something for each row of a group, written out: a loop could leave sums in memory instead of registers. */
+/* Rows that share a loop; bytes of a row that is short enough for the first-level cache to hold gamma and beta too. */
+enum { PAIR = 2, SHORT_ROW = 8192 };
+
+/* Does something for each row of a pair, written out: a loop could leave sums in memory instead of registers. */
 #define EACH(rows, ...)                                                                                                \
     do {                                                                                                               \
         { enum { r = 0 }; __VA_ARGS__ }                                                                                \
         if ((rows) > 1) { enum { r = 1 }; __VA_ARGS__ }                                                                \
     } while (0)
 
-_Static_assert(GROUP == 2, "EACH has two rows");
+_Static_assert(PAIR == 2, "EACH has two rows");
 
 #define LIKELY(c) __builtin_expect(!!(c), 1)
 #define NOINLINE static __attribute__((noinline))
@@ -177,8 +180,8 @@ INLINE struct lnb_sums moments_value(const moments *m) {
     return (struct lnb_sums){sums[0], sums[1]};
 }
 
-/* Of both rows of a group at once: the same bits for less. */
-INLINE void moments_values(const moments m[GROUP], struct lnb_sums to[GROUP]) {
+/* Of both rows of a pair at once: the same bits for less. */
+INLINE void moments_values(const moments m[PAIR], struct lnb_sums to[PAIR]) {
     const vec v[4] = {v_add(m[0].first[0], m[0].first[1]), v_add(m[0].second[0], m[0].second[1]),
                       v_add(m[1].first[0], m[1].first[1]), v_add(m[1].second[0], m[1].second[1])};
     double sums[4];
@@ -202,13 +205,16 @@ INLINE void progress_add(progress *p, struct lnb_sums s, int first) {
     p->second = first ? (wide){s.second, 0} : wide_add(p->second, s.second);
 }
 
+/* Adds up the chunk that begins at column a. */
+INLINE void sum_chunk(const void *x, int64_t n, int64_t a, progress *p, int t) {
+    moments m = moments_zero();
+    moments_rest(&m, x, v_set1(p->k), a, least(n, a + CHUNK), t);
+    progress_add(p, moments_value(&m), a == 0);
+}
+
 INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
     progress p = {k, {0, 0}, {0, 0}};
-    for (int64_t a = 0; a < n; a += CHUNK) {
-        moments m = moments_zero();
-        moments_rest(&m, x, v_set1(k), a, least(n, a + CHUNK), t);
-        progress_add(&p, moments_value(&m), a == 0);
-    }
+    for (int64_t a = 0; a < n; a += CHUNK) sum_chunk(x, n, a, &p, t);
     return p;
 }
 
@@ -309,7 +315,7 @@ INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
 }
 
 INLINE void prefetch(const void *p, int64_t bytes) {
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b);
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b, 0, 2);
 }
 
 #endif

@@ -14,7 +14,7 @@ INLINE vec v_add(vec a, vec b) { return a + b; }
 INLINE vec v_sub(vec a, vec b) { return a - b; }
 INLINE vec v_mul(vec a, vec b) { return a * b; }
 INLINE vec v_fma(vec a, vec b, vec c) { return a * b + c; }
-INLINE vec v_nfma(vec a, vec b, vec c) { return c - a * b; }
+INLINE vec v_fms(vec a, vec b, vec c) { return a * b - c; }
 
 INLINE void v_sum4(const vec v[4], double sums[4]) {
     for (int i = 0; i < 4; i++) sums[i] = v[i];

@@ -11,7 +11,7 @@ INLINE vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
 INLINE vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
 INLINE vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
-INLINE vec v_nfma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
+INLINE vec v_fms(vec a, vec b, vec c) { return vnegq_f32(vfmsq_f32(c, a, b)); }
 INLINE void v_fence(void) {}
 
 INLINE vec v_first(vec v, int64_t n) {

@@ -11,7 +11,7 @@ INLINE vec v_add(vec a, vec b) { return _mm256_add_pd(a, b); }
 INLINE vec v_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
 INLINE vec v_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
-INLINE vec v_nfma(vec a, vec b, vec c) { return _mm256_fnmadd_pd(a, b, c); }
+INLINE vec v_fms(vec a, vec b, vec c) { return _mm256_fmsub_pd(a, b, c); }
 INLINE void v_fence(void) { _mm_sfence(); }
 
 INLINE __m256i first_lanes(int64_t n) {

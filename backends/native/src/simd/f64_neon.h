@@ -11,7 +11,7 @@ INLINE vec v_add(vec a, vec b) { return vaddq_f64(a, b); }
 INLINE vec v_sub(vec a, vec b) { return vsubq_f64(a, b); }
 INLINE vec v_mul(vec a, vec b) { return vmulq_f64(a, b); }
 INLINE vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
-INLINE vec v_nfma(vec a, vec b, vec c) { return vfmsq_f64(c, a, b); }
+INLINE vec v_fms(vec a, vec b, vec c) { return vnegq_f64(vfmsq_f64(c, a, b)); }
 INLINE void v_fence(void) {}
 
 INLINE void v_sum4(const vec v[4], double sums[4]) {

@@ -5,7 +5,7 @@
  *     real, vec, LANES                 the computing type, a vector of it, its length
  *     v_zero() v_set1(r)
  *     v_add v_sub v_mul                each rounded on its own
- *     v_fma(a, b, c) v_nfma(a, b, c)   a*b + c and c - a*b, rounded once
+ *     v_fma(a, b, c) v_fms(a, b, c)    a*b + c and a*b - c, rounded once (on targets that can)
  *     v_sum4(v, sums)                  sums of the lanes of four vectors, as doubles
  *     v_first(v, n)                    the first n lanes, zero in the others
  *     v_load v_load_some(p, i, n, t)   lanes from element i on of an array of type t; n < LANES: zero in the others
