@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -23,7 +23,7 @@ from lnbench.verify import effective, sweep
 from lnbench.verify.arrays import expected_arrays, problem_of, reference, rules_for
 from lnbench.verify.compare import Tally
 from lnbench.verify.expected import Problem, Rows
-from lnbench.verify.verdict import Status
+from lnbench.verify.verdict import Judgement, Status
 from lnbench.verify.weaker import WEAKER, Weaker
 
 __all__ = ["Judgement", "expected_arrays", "judge", "reference"]
@@ -34,27 +34,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Columns times unit roundoff times |mean|/std from which the errors of sums in order have a system. At 1 the spread is the last
 # place of the whole sum; of 4000 random rows below that none left tier 1 (at most 0.41 of its bound). A quarter leaves room.
 DRIFT = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What the bound says of one output. Fields as those of `Verdict` that concern numbers."""
-
-    status: Status
-    reason: str = ""
-    compared: int = 0
-    undecided: int = 0
-    out_of_domain: int = 0
-    max_abs: float | None = None
-    max_ulp: float | None = None
-    budget: float | None = None
-    tier: int | None = None
-    effective_a: int | None = None
-    resolution: float | None = None
-    worst_index: tuple[int, ...] | None = None
-    expected: float | None = None
-    got: float | None = None
-    bound: float | None = None
 
 
 def judge(

@@ -13,9 +13,8 @@ import numpy as np
 
 from lnbench.errors import UsageError, nearest
 from lnbench.pool import Reply, Request
-from lnbench.verify.bound import Judgement
 from lnbench.verify.subject import Arrays, Subject
-from lnbench.verify.verdict import ORDER, Status, Verdict
+from lnbench.verify.verdict import ORDER, Judgement, Status, Verdict
 
 
 class Check(Protocol):
@@ -64,9 +63,7 @@ def verdict(subject: Subject, pass_: str, check: str, status: Status, **numbers:
     return Verdict(case=subject.case, backend=subject.backend, pass_=pass_, check=check, status=status, **numbers)
 
 
-_NUMBERS = tuple(
-    f.name for f in fields(Verdict) if f.name in {g.name for g in fields(Judgement)} and f.name != "status"
-)
+_NUMBERS = tuple(f.name for f in fields(Judgement) if f.name != "status")
 
 
 def judged(subject: Subject, pass_: str, check: str, judgements: Mapping[str, Judgement], **more: Any) -> list[Verdict]:
@@ -76,7 +73,7 @@ def judged(subject: Subject, pass_: str, check: str, judgements: Mapping[str, Ju
             subject,
             pass_,
             check,
-            Status(j.status),
+            j.status,
             **{**{n: getattr(j, n) for n in _NUMBERS}, "output": output, **more},
         )
         for output, j in judgements.items()

@@ -16,9 +16,9 @@ from lnbench.case import PASSES, Case
 from lnbench.operators import registry
 from lnbench.operators.schema import Operator, Tensor
 from lnbench.pool import Handle, Reply, Request, Session, Violation
-from lnbench.verify.bound import Judgement, judge, reference
+from lnbench.verify.bound import judge, reference
 from lnbench.verify.sessions import Sessions
-from lnbench.verify.verdict import Status
+from lnbench.verify.verdict import Judgement, Status
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from lnbench.case import Case
@@ -39,25 +39,18 @@ REQUIREMENTS = ("tier2", "tier1", "stable", "any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One row of `verdicts.csv`.
+class Judgement:
+    """What is said of one output: the status and the numbers behind it.
 
-    output: the tensor judged (y, mean, rstd, dx, ...), or "" when the verdict is about the whole call.
     compared, undecided, out_of_domain: numbers of elements; only the first were held to a finite bound.
     max_abs, max_ulp: largest error, absolute and in units in the last place of the output's dtype.
     budget: largest error divided by its bound; over 1 breaks it. None where nothing was compared.
     tier: the summation tier (2 best, 0) whose bound holds; None for checks without one or when none holds.
     effective_a: the smallest summation constant with which the worst row would pass.
     resolution: the smallest relative wrongness (to the output's largest magnitude) that would surely have been seen.
-    accepted: the verdict does not make the run fail although its status alone would, or the reverse (`expect`).
     """
 
-    case: Case
-    backend: str
-    pass_: str
-    check: str
     status: Status
-    output: str = ""
     reason: str = ""
     compared: int = 0
     undecided: int = 0
@@ -72,9 +65,24 @@ class Verdict:
     expected: float | None = None
     got: float | None = None
     bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Judgement):
+    """One row of `verdicts.csv`: a judgement, and what it is about.
+
+    output: the tensor judged (y, mean, rstd, dx, ...), or "" when the verdict is about the whole call.
+    accepted: the verdict does not make the run fail although its status alone would, or the reverse (`expect`).
+    """
+
+    case: Case
+    backend: str
+    pass_: str
+    check: str
+    output: str = ""
     threads: int = 1
     seconds: float = 0.0
-    accepted: bool = field(default=True)
+    accepted: bool = True
 
     @property
     def repro(self) -> str:
