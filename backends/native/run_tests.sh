@@ -5,7 +5,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-small='LNB_STREAM_BYTES=65536;LNB_ELEMENTS_PER_THREAD=256'
+small='LNB_STREAM_BYTES=65536;LNB_AHEAD_BYTES=30000;LNB_ELEMENTS_PER_THREAD=256'
 
 build() { # folder, then options of cmake
     folder=$top/build/native-$1

@@ -10,7 +10,7 @@
  *         no longer stay in the first-level cache, so fetching them once for two rows matters, and reading and writing
  *         memory at the same time matters more as rows outlast the processor's own look-ahead.
  */
-#include "layer_norm.h"
+#include "statistics.h"
 
 /* A pair that is being added up, and the address that far ahead of it. */
 typedef struct {
@@ -58,7 +58,7 @@ INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, i
     });
 }
 
-/* Writes columns [j, end) of a group, with vectors that begin at j. */
+/* Writes columns [j, end) of one or two rows, with vectors that begin at j. */
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     scale s[PAIR];
     EACH(rows, s[r] = scale_of(&w->stat[r]););

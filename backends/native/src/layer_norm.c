@@ -1,4 +1,4 @@
-/* Layer normalization behind the interface: checks the call, plans who computes what, runs the plan. */
+/* Layer normalization behind the interface: plans who computes what, runs the plan. */
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@
  * README.md, "Non-temporal stores".
  */
 #ifndef LNB_STREAM_BYTES
-#define LNB_STREAM_BYTES (INT64_C(24) << 20)
+#define LNB_STREAM_BYTES (INT64_C(8) << 20)
 #endif
 
 enum {
@@ -43,80 +43,8 @@ struct plan {
     int64_t partial_bytes, row_bytes, sum_bytes; /* of workspace, in this order */
 };
 
-static int64_t size_of(int type) { return type == LNB_F64 ? 8 : type == LNB_F32 ? 4 : 2; }
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static bool misaligned(const void *p, int64_t to) { return (uintptr_t)p % (uintptr_t)to != 0; }
-
-/* Whether rows * stride elements can be addressed. */
-static bool addressable(int64_t rows, int64_t stride, int64_t cols, int64_t size) {
-    int64_t span;
-    return rows == 0 || (!__builtin_mul_overflow(rows - 1, stride, &span) && !__builtin_add_overflow(span, cols, &span) &&
-                         span <= INT64_MAX / size);
-}
-
-static int check_input(const lnb_layer_norm *c, const char *name, const void *p, int64_t stride) {
-    if (stride < 0) return lnb_refuse(LNB_INVALID, "%s_row_stride is negative", name);
-    if (!p && c->rows && c->cols) return lnb_refuse(LNB_INVALID, "%s is NULL", name);
-    if (misaligned(p, size_of(c->dtype))) return lnb_refuse(LNB_INVALID, "%s is not aligned to its elements", name);
-    if (!addressable(c->rows, stride, c->cols, size_of(c->dtype))) {
-        return lnb_refuse(LNB_INVALID, "%s is too large to address", name);
-    }
-    return LNB_OK;
-}
-
-/* `in` and `in_stride`: the input that the output may overwrite in place. */
-static int check_output(const lnb_layer_norm *c, const char *name, const void *p, int64_t stride, const void *in,
-                        int64_t in_stride) {
-    if (!p) return LNB_OK;
-    if (stride < c->cols && c->rows > 1) return lnb_refuse(LNB_INVALID, "%s_row_stride is less than cols", name);
-    if (misaligned(p, size_of(c->dtype))) return lnb_refuse(LNB_INVALID, "%s is not aligned to its elements", name);
-    if (!addressable(c->rows, stride, c->cols, size_of(c->dtype))) {
-        return lnb_refuse(LNB_INVALID, "%s is too large to address", name);
-    }
-    if (p == in && stride != in_stride && c->rows > 1) {
-        return lnb_refuse(LNB_INVALID, "%s is in place, but its row stride is another", name);
-    }
-    return LNB_OK;
-}
-
-static int check_vectors(const lnb_layer_norm *c) {
-    const void *affine[] = {c->gamma, c->beta, c->dgamma, c->dbeta}, *stats[] = {c->mean, c->stat};
-    bool half = c->dtype == LNB_F16 || c->dtype == LNB_BF16;
-    for (int i = 0; i < 4; i++) {
-        if (!affine[i]) continue;
-        if (c->affine_dtype != c->dtype && !(half && c->affine_dtype == LNB_F32)) {
-            return lnb_refuse(LNB_UNSUPPORTED, "gamma and beta must have the type of x, or float32 beside a half type");
-        }
-        if (misaligned(affine[i], size_of(c->affine_dtype))) {
-            return lnb_refuse(LNB_INVALID, "gamma, beta, dgamma or dbeta is not aligned to its elements");
-        }
-    }
-    for (int i = 0; i < 2; i++) {
-        if (!stats[i]) continue;
-        if (c->stat_dtype != LNB_F32 && c->stat_dtype != LNB_F64) {
-            return lnb_refuse(LNB_UNSUPPORTED, "mean and stat must be float32 or float64");
-        }
-        if (c->stat_kind < LNB_RSTD || c->stat_kind > LNB_VAR) return lnb_refuse(LNB_INVALID, "stat_kind is unknown");
-        if (misaligned(stats[i], size_of(c->stat_dtype))) {
-            return lnb_refuse(LNB_INVALID, "mean or stat is not aligned to its elements");
-        }
-    }
-    return LNB_OK;
-}
-
-static int check(const lnb_layer_norm *c, bool backward) {
-    int status;
-    if (c->dtype < LNB_F32 || c->dtype > LNB_BF16) return lnb_refuse(LNB_UNSUPPORTED, "dtype is unknown");
-    if (c->rows < 0 || c->cols < 0) return lnb_refuse(LNB_INVALID, "rows or cols is negative");
-    if (!(c->epsilon >= 0 && c->epsilon <= 1e300)) return lnb_refuse(LNB_INVALID, "epsilon is negative or not finite");
-    if (c->threads < 0) return lnb_refuse(LNB_INVALID, "threads is negative");
-    if ((status = check_vectors(c)) || (status = check_input(c, "x", c->x, c->x_row_stride))) return status;
-    if (!backward) return check_output(c, "y", c->y, c->y_row_stride, c->x, c->x_row_stride);
-    if ((status = check_input(c, "dy", c->dy, c->dy_row_stride))) return status;
-    if ((status = check_output(c, "dx", c->dx, c->dx_row_stride, c->x, c->x_row_stride))) return status;
-    return check_output(c, "dx", c->dx, c->dx_row_stride, c->dy, c->dy_row_stride);
-}
 
 /* The call with every field that the caller's struct is too short for set to zero; NULL: too short. */
 static const lnb_layer_norm *whole(const lnb_layer_norm *call, lnb_layer_norm *copy) {
@@ -161,7 +89,7 @@ static bool should_split_columns(const struct plan *p, int64_t units, int64_t co
 }
 
 static void plan_forward(const lnb_layer_norm *c, struct plan *p) {
-    int64_t elements = c->rows * c->cols, bytes = 2 * elements * size_of(c->dtype);
+    int64_t elements = c->rows * c->cols, bytes = 2 * elements * lnb_size_of(c->dtype);
     p->threads = threads_for(c, elements);
     p->by_columns = should_split_columns(p, c->rows, c->cols, p->forward->chunk);
     p->task.chunks = (c->cols + p->forward->chunk - 1) / p->forward->chunk;
@@ -177,9 +105,9 @@ static void plan_backward(const lnb_layer_norm *c, struct plan *p) {
     int real_type = c->dtype == LNB_F64 ? LNB_F64 : LNB_F32;
     struct lnb_task *t = &p->task;
     p->threads = threads_for(c, elements);
-    t->stream = 3 * elements * size_of(c->dtype) >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS;
+    t->stream = 3 * elements * lnb_size_of(c->dtype) >= LNB_STREAM_BYTES && c->cols >= STREAM_COLS;
     t->stream = t->stream && c->dx != c->x && c->dx != c->dy;
-    t->ahead = 3 * elements * size_of(c->dtype) >= LNB_AHEAD_BYTES;
+    t->ahead = 3 * elements * lnb_size_of(c->dtype) >= LNB_AHEAD_BYTES;
     t->recompute = c->mean && c->stat ? NULL : p->forward;
     t->want_params = c->dgamma || c->dbeta;
     t->block_rows = rows_per_block(c->rows);
@@ -203,7 +131,7 @@ static int64_t workspace_bytes(const struct plan *p) {
 }
 
 static int prepare(const lnb_layer_norm *c, bool backward, struct plan *p) {
-    int status = check(c, backward);
+    int status = lnb_check(c, backward);
     if (status) return status;
     memset(p, 0, sizeof *p);
     if ((status = choose_kernels(c, p))) return status;
@@ -215,7 +143,7 @@ static int prepare(const lnb_layer_norm *c, bool backward, struct plan *p) {
 static int take_workspace(const lnb_layer_norm *c, struct plan *p) {
     int64_t bytes = workspace_bytes(p);
     if (bytes && !c->workspace) return lnb_refuse(LNB_INVALID, "workspace is NULL and %lld bytes are needed", (long long)bytes);
-    if (bytes && misaligned(c->workspace, LINE)) return lnb_refuse(LNB_INVALID, "workspace is not aligned to 64 bytes");
+    if (bytes && lnb_misaligned(c->workspace, LINE)) return lnb_refuse(LNB_INVALID, "workspace is not aligned to 64 bytes");
     char *w = c->workspace;
     p->task.call = c;
     if (!bytes) return LNB_OK;
@@ -302,8 +230,8 @@ int lnb_layer_norm_backward(const lnb_layer_norm *call) {
     int status = c ? prepare(c, true, &p) : LNB_INVALID;
     if (status || (status = take_workspace(c, &p))) return status;
     if (c->rows == 0) {
-        if (c->dgamma) memset(c->dgamma, 0, (size_t)(c->cols * size_of(c->affine_dtype)));
-        if (c->dbeta) memset(c->dbeta, 0, (size_t)(c->cols * size_of(c->affine_dtype)));
+        if (c->dgamma) memset(c->dgamma, 0, (size_t)(c->cols * lnb_size_of(c->affine_dtype)));
+        if (c->dbeta) memset(c->dbeta, 0, (size_t)(c->cols * lnb_size_of(c->affine_dtype)));
     }
     if (c->rows == 0 || c->cols == 0 || !(c->dx || c->dgamma || c->dbeta)) return LNB_OK;
     if (p.by_columns) backward_by_columns(&p);

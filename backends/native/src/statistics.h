@@ -1,7 +1,7 @@
 /*
- * The layer-norm kernels: what forward and backward share. Compiled once per target and computing type.
+ * The mean and the variance of rows. Compiled, as all of the kernels, once per target and computing type.
  *
- * Statistics. A row is read once. The pilot k is the mean of its first elements, rounded to the computing type, or 0
+ * A row is read once. The pilot k is the mean of its first elements, rounded to the computing type, or 0
  * where that mean is less than their standard deviation and there is no offset to remove. From it d = x - k is
  * formed for the whole row, and s1 = sum(d), s2 = sum(d^2) give
  *
@@ -26,30 +26,17 @@
  * number of accumulators; a tail shorter than a vector counts as a vector filled with zeros. Chunk sums are added
  * in order. Nothing here depends on threads, addresses, strides or other rows, so neither do the bits.
  */
-#ifndef LNB_LAYER_NORM_H
-#define LNB_LAYER_NORM_H
+#ifndef LNB_STATISTICS_H
+#define LNB_STATISTICS_H
 
 #include <math.h>
 
-#include "kernels.h"
-#include "simd/simd.h"
-
-enum { PILOT_VECTORS = LANES == 1 ? 32 : LANES == 16 ? 4 : 8 };
-
-/* Rows that share a loop; bytes of a row that is short enough for the first-level cache to hold gamma and beta too. */
-enum { PAIR = 2, SHORT_ROW = 8192 };
-
-/* Does something for each row of a pair, written out: a loop could leave sums in memory instead of registers. */
-#define EACH(rows, ...)                                                                                                \
-    do {                                                                                                               \
-        { enum { r = 0 }; __VA_ARGS__ }                                                                                \
-        if ((rows) > 1) { enum { r = 1 }; __VA_ARGS__ }                                                                \
-    } while (0)
-
-_Static_assert(PAIR == 2, "EACH has two rows");
+#include "kernel.h"
 
 #define LIKELY(c) __builtin_expect(!!(c), 1)
 #define NOINLINE static __attribute__((noinline))
+
+enum { PILOT_VECTORS = LANES == 1 ? 32 : LANES == 16 ? 4 : 8 };
 
 /* A sum in double whose rounding errors are summed too. */
 typedef struct {
@@ -62,43 +49,6 @@ INLINE wide wide_add(wide a, double b) {
 }
 
 INLINE double wide_value(wide a) { return isfinite(a.hi) ? a.hi + a.lo : a.hi; }
-
-/* What is known of one row: mean = hi + lo, and for backward the means of g and of g * xhat. */
-typedef struct {
-    real hi, lo, rstd, mean_g, mean_gx;
-} row_stat;
-
-_Static_assert(sizeof(row_stat) <= LNB_ROW_DOUBLES * sizeof(double), "a row_stat fits in the workspace");
-
-INLINE int64_t size_of(int t) { return t == LNB_F64 ? 8 : t == LNB_F32 ? 4 : 2; }
-INLINE const void *at(const void *p, int64_t i, int t) { return (const char *)p + i * size_of(t); }
-INLINE void *at_out(void *p, int64_t i, int t) { return (char *)p + i * size_of(t); }
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/*
- * gamma or beta as an address and a mask for the column: an absent one is a vector of ones or zeros that is
- * read again and again, which needs no second version of the loops and changes no bit.
- */
-typedef struct {
-    const void *p;
-    int64_t mask;
-} param;
-
-INLINE param param_of(const void *given, int one, int t) {
-    static const float f32[2][16] = {{0}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}};
-    static const double f64[2][8] = {{0}, {1, 1, 1, 1, 1, 1, 1, 1}};
-#define EIGHT(h) h, h, h, h, h, h, h, h
-    static const uint16_t f16[2][16] = {{0}, {EIGHT(0x3c00), EIGHT(0x3c00)}};
-    static const uint16_t bf16[2][16] = {{0}, {EIGHT(0x3f80), EIGHT(0x3f80)}};
-#undef EIGHT
-    if (given) return (param){given, -1};
-    if (t == LNB_F32) return (param){f32[one], 0};
-    if (t == LNB_F64) return (param){f64[one], 0};
-    return (param){t == LNB_F16 ? f16[one] : bf16[one], 0};
-}
-
-INLINE vec load_param(param q, int64_t j, int t) { return v_load(q.p, j & q.mask, t); }
-INLINE vec load_param_some(param q, int64_t j, int64_t n, int t) { return v_load_some(q.p, j & q.mask, n, t); }
 
 /* Beside float32 a product with 1/n in double is as good as the quotient, and sooner there. */
 INLINE double mean_of(double sum, int64_t n) {
@@ -295,27 +245,6 @@ INLINE row_stat read_stats(const lnb_layer_norm *c, int64_t row) {
     if (c->stat_kind == LNB_STD) stat = 1 / stat;
     if (c->stat_kind == LNB_VAR) stat = 1 / sqrt(stat + c->epsilon);
     return (row_stat){(real)mean, (real)(mean - (double)(real)mean), (real)stat, 0, 0};
-}
-
-/* A row_stat as vectors: xhat = (x - hi) * rstd + shift. */
-typedef struct {
-    vec hi, rstd, shift;
-} scale;
-
-INLINE scale scale_of(const row_stat *s) {
-    return (scale){v_set1(s->hi), v_set1(s->rstd), v_set1(-(s->lo * s->rstd))};
-}
-
-INLINE vec normalized(scale s, vec x) { return v_fma(v_sub(x, s.hi), s.rstd, s.shift); }
-
-/* Elements before the first 64-byte line of a row of output that is long enough for it to matter. */
-INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
-    if (LANES == 1 || n < 8 * LANES) return 0; /* calls that stream have longer rows */
-    return (int64_t)(-(uintptr_t)p & 63) / size_of(t);
-}
-
-INLINE void prefetch(const void *p, int64_t bytes) {
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b, 0, 2);
 }
 
 #endif
