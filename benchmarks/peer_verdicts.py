@@ -153,12 +153,16 @@ def main() -> int:
     parser.add_argument("--output", default=str(PAGE), help="a file, or - for stdout")
     asked = parser.parse_args()
     names = asked.backend or sorted(p.name for p in entry_points(group="lnbench.backends") if p.name not in OWN)
-    peers = [p for p in (look_at(name, asked.suite) for name in names) if p is not None]
-    text = page(peers, asked.suite)
+    peers: list[Peer] = []
+    for name in names:
+        peer = look_at(name, asked.suite)
+        if peer is None:
+            continue
+        peers.append(peer)
+        if asked.output != "-":  # after each, as all of them take long
+            Path(asked.output).write_text(page(peers, asked.suite), encoding="utf-8")
     if asked.output == "-":
-        print(text, end="")
-    else:
-        Path(asked.output).write_text(text, encoding="utf-8")
+        print(page(peers, asked.suite), end="")
     return int(any(p.open for p in peers))
 
 

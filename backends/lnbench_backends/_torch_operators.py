@@ -1,4 +1,7 @@
-"""The operators of PyTorch as steps: a function of nothing that returns the outputs, built once per prepared call."""
+"""The operators of PyTorch: per prepared call the names of the outputs, a function of tensors, and its tensors.
+
+The function depends on the problem alone, so that calls of one problem can share what a compiler makes of it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from lnbench_backends._frameworks import (
     trailing_count,
 )
 
-Built = tuple[tuple[str, ...], Callable[[], tuple[Any, ...]]]
+Function = Callable[..., tuple[Any, ...]]
+Built = tuple[tuple[str, ...], Function, tuple[Any, ...]]
 Arguments = dict[str, Any]
 
 
@@ -45,65 +49,73 @@ def match_statistics(torch: Any, case: Case, tensors: Arguments) -> None:
 
 
 def _layer_norm(torch: Any, t: Arguments, case: Case) -> Built:
-    x, shape = t["x"], _normalized_shape(case)
-    gamma, beta, epsilon = t.get("gamma"), t.get("beta"), case.epsilon
-    return ("y", "mean", "rstd"), lambda: torch.native_layer_norm(x, shape, gamma, beta, epsilon)
+    shape, epsilon = _normalized_shape(case), case.epsilon
+
+    def function(x: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
+        return tuple(torch.native_layer_norm(x, shape, gamma, beta, epsilon))
+
+    return ("y", "mean", "rstd"), function, (t["x"], t.get("gamma"), t.get("beta"))
 
 
 def _layer_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
     backward = torch.ops.aten.native_layer_norm_backward.default
     if case.beta and not case.gamma and case.affine_dtype != case.dtype:
         raise Unsupported("torch's layer_norm backward wants a beta of the data's dtype when there is no gamma")
-    dy, x, gamma, mean, rstd = t["dy"], t["x"], t.get("gamma"), t["mean"], t["rstd"]
     shape, wanted = _normalized_shape(case), [True, case.gamma, case.beta]
     # The bias only says whether dbeta exists and which dtype it has.
-    bias = torch.empty(shape, dtype=_affine_dtype(torch, case), device=x.device) if case.beta else None
-    return ("dx", "dgamma", "dbeta"), lambda: backward(dy, x, shape, mean, rstd, gamma, bias, wanted)
+    bias = torch.empty(shape, dtype=_affine_dtype(torch, case), device=t["x"].device) if case.beta else None
+
+    def function(dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any, bias: Any) -> tuple[Any, ...]:
+        return tuple(backward(dy, x, shape, mean, rstd, gamma, bias, wanted))
+
+    return ("dx", "dgamma", "dbeta"), function, (t["dy"], t["x"], t.get("gamma"), t["mean"], t["rstd"], bias)
 
 
 def _rms_norm(torch: Any, t: Arguments, case: Case) -> Built:
     # The fused operator is what F.rms_norm calls; unlike it, it also returns 1/rms, which torch keeps in float32.
     fused = getattr(torch.ops.aten, "_fused_rms_norm", None)
-    x, gamma, shape, epsilon = t["x"], t.get("gamma"), _normalized_shape(case), case.epsilon
+    shape, epsilon, given = _normalized_shape(case), case.epsilon, (t["x"], t.get("gamma"))
     if fused is None:
-        return ("y",), lambda: (torch.nn.functional.rms_norm(x, shape, gamma, epsilon),)
-    return ("y", "rstd"), lambda: fused.default(x, shape, gamma, epsilon)
+        return ("y",), lambda x, gamma: (torch.nn.functional.rms_norm(x, shape, gamma, epsilon),), given
+    return ("y", "rstd"), lambda x, gamma: tuple(fused.default(x, shape, gamma, epsilon)), given
 
 
 def _rms_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
     """Autograd of F.rms_norm: the CPU has no fused backward. Forward runs inside, as only that saves its graph."""
-    dy, shape = t["dy"], _normalized_shape(case)
+    shape, epsilon = _normalized_shape(case), case.epsilon
     leaves = [t[n].detach().requires_grad_() for n in ("x", "gamma") if n in t]
-    gamma = leaves[1] if len(leaves) > 1 else None
 
-    def step() -> tuple[Any, ...]:
+    def function(dy: Any, *leaves: Any) -> tuple[Any, ...]:
         with torch.enable_grad():
-            y = torch.nn.functional.rms_norm(leaves[0], shape, gamma, case.epsilon)
+            y = torch.nn.functional.rms_norm(leaves[0], shape, leaves[1] if len(leaves) > 1 else None, epsilon)
         return tuple(torch.autograd.grad(y, leaves, dy))
 
-    return ("dx", "dgamma")[: len(leaves)], step
+    return ("dx", "dgamma")[: len(leaves)], function, (t["dy"], *leaves)
 
 
 def _batch_norm(torch: Any, t: Arguments, case: Case) -> Built:
-    x, gamma, beta = t["x"], t.get("gamma"), t.get("beta")
-    before = t["running_mean"], t["running_var"]
     (training, momentum), epsilon = batch_norm_attributes(case), case.epsilon
 
-    def step() -> tuple[Any, ...]:
-        mean, variance = (s.clone() for s in before) if training else before  # updated in place
+    def function(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
+        if training:
+            mean, variance = mean.clone(), variance.clone()  # updated in place
         y, *saved = torch.native_batch_norm(x, gamma, beta, mean, variance, training, momentum, epsilon)
         return (y, *saved, mean, variance)
 
     kept = ("mean", "rstd", "running_mean_out", "running_var_out")
-    return ("y", *kept), step
+    return ("y", *kept), function, (t["x"], t.get("gamma"), t.get("beta"), t["running_mean"], t["running_var"])
 
 
 def _batch_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
     backward = torch.ops.aten.native_batch_norm_backward.default
-    dy, x, gamma, running = t["dy"], t["x"], t.get("gamma"), (t["running_mean"], t["running_var"])
-    saved, wanted = (t.get("mean"), t.get("rstd")), [True, case.gamma, case.beta]
+    running, saved, wanted = ("running_mean", "running_var"), ("mean", "rstd"), [True, case.gamma, case.beta]
     (training, _), epsilon = batch_norm_attributes(case), case.epsilon
-    return ("dx", "dgamma", "dbeta"), lambda: backward(dy, x, gamma, *running, *saved, training, epsilon, wanted)
+
+    def function(*given: Any) -> tuple[Any, ...]:
+        return tuple(backward(*given, training, epsilon, wanted))
+
+    given = (t["dy"], t["x"], t.get("gamma"), *(t[n] for n in running), *(t.get(n) for n in saved))
+    return ("dx", "dgamma", "dbeta"), function, given
 
 
 def _normalized_shape(case: Case) -> list[int]:

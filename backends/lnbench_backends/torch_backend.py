@@ -6,7 +6,7 @@ Arrays are handed over without a copy on the CPU. Where each operator keeps its 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from lnbench.case import Case
 from lnbench.errors import Unavailable, Unsupported
 from lnbench_backends import _torch_operators as operators
 from lnbench_backends._frameworks import Array, require
-
-Step = Callable[[], tuple[Any, ...]]
+from lnbench_backends._torch_operators import Function
 
 
 class TorchBackend:
@@ -56,12 +55,12 @@ class TorchBackend:
             raise Unsupported(f"{self.name} has no {pass_} of {case.op}")
         inputs = Inputs(torch, tensors.inputs, self.device)
         operators.match_statistics(torch, case, inputs.tensors)
-        names, step = build(torch, inputs.tensors, case)
-        return _TorchCall(self, threads, inputs, names, self.compiled(step), tensors.out)
+        names, function, given = build(torch, inputs.tensors, case)
+        return _TorchCall(self, threads, inputs, names, self.compiled(function, case, pass_), given, tensors.out)
 
-    def compiled(self, step: Step) -> Step:
-        """What is run for `step`: the function itself."""
-        return step
+    def compiled(self, function: Function, case: Case, pass_: str) -> Function:
+        """What is run for the problem's function: the function itself."""
+        return function
 
     def use_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -122,11 +121,12 @@ class _TorchCall:
         threads: int,
         inputs: Inputs,
         names: tuple[str, ...],
-        step: Step,
+        function: Function,
+        given: tuple[Any, ...],
         out: Mapping[str, Array],
     ):
         self._backend, self._threads, self._inputs = backend, threads, inputs
-        self._names, self._step, self._out = names, step, out
+        self._names, self._function, self._given, self._out = names, function, given, out
         self._returned: tuple[Any, ...] = ()
         self.run()  # compiles, and warms the allocator
 
@@ -135,7 +135,7 @@ class _TorchCall:
 
     def run(self) -> None:
         self._backend.use_threads(self._threads)
-        self._returned = self._step()
+        self._returned = self._function(*self._given)
         self._backend.synchronize()
 
     def outputs(self) -> Mapping[str, Array]:

@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from lnbench.case import Case
 from lnbench.errors import Unavailable
-from lnbench_backends.torch_backend import Step, TorchBackend
+from lnbench_backends._frameworks import Compiled
+from lnbench_backends._torch_operators import Function
+from lnbench_backends.torch_backend import TorchBackend
 
 # Every case is another specialisation of the same few functions; without this dynamo gives up after eight.
 MOST_SPECIALISATIONS = 1 << 20
@@ -22,9 +25,14 @@ class TorchCompileBackend(TorchBackend):
     def describe(self) -> Mapping[str, str]:
         return {**super().describe(), "call": "torch.compile of native_layer_norm and its backward (inductor)"}
 
-    def compiled(self, step: Step) -> Step:
-        compiled: Step = self._torch().compile(step, fullgraph=True, dynamic=False)
-        return compiled
+    def __init__(self) -> None:
+        super().__init__()
+        self._compiled = Compiled()
+
+    def compiled(self, function: Function, case: Case, pass_: str) -> Function:
+        compile_ = self._torch().compile
+        made: Function = self._compiled.get(case, pass_, lambda: compile_(function, fullgraph=True, dynamic=False))
+        return made
 
     def _torch(self) -> Any:
         if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
