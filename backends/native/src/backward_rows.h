@@ -104,7 +104,7 @@ INLINE vec dx_of(tilt k, vec x, vec dy, vec gamma) {
 
 INLINE void put(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine);
-    vec dx[PAIR];
+    vec dx[PAIR] = {v_zero(), v_zero()};
     EACH(rows, dx[r] = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma););
     EACH(rows, {
         if (stream) v_stream(w->dx[r], j, dx[r], p->type);
@@ -133,14 +133,14 @@ INLINE void write_pair(const pass *p, const writer *w, int rows) {
     put_range(p, w, rows, w->peel, p->n, p->stream);
 }
 
-INLINE void chunk_values(const moments2 *m, int rows, double sums[2 * PAIR]) {
-    const vec v[2 * PAIR] = {m->g[0], m->gx[0], rows > 1 ? m->g[1] : v_zero(), rows > 1 ? m->gx[1] : v_zero()};
+INLINE void chunk_values(const moments2 *m, double sums[2 * PAIR]) {
+    const vec v[2 * PAIR] = {m->g[0], m->gx[0], m->g[1], m->gx[1]};
     v_sum4(v, sums);
 }
 
 INLINE void end_chunk(reader *in, const moments2 *m, int rows, int first) {
     double sums[2 * PAIR];
-    chunk_values(m, rows, sums);
+    chunk_values(m, sums);
     EACH(rows, {
         in->g[r] = first ? (wide){sums[2 * r], 0} : wide_add(in->g[r], sums[2 * r]);
         in->gx[r] = first ? (wide){sums[2 * r + 1], 0} : wide_add(in->gx[r], sums[2 * r + 1]);
@@ -155,10 +155,8 @@ INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 
 
 INLINE void add_chunk(const pass *p, const reader *in, moments2 *m, int rows, int64_t a, int64_t b) {
     scale s[PAIR];
-    EACH(rows, {
-        s[r] = scale_of(&in->stat[r]);
-        m->g[r] = m->gx[r] = v_zero();
-    });
+    *m = (moments2){{v_zero(), v_zero()}, {v_zero(), v_zero()}};
+    EACH(rows, s[r] = scale_of(&in->stat[r]););
     add_range(p, in, s, m, rows, a, b);
 }
 

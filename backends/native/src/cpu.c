@@ -18,6 +18,11 @@ int lnb_has_avx512(void) {
     return lnb_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+int lnb_has_avx512_bf16(void) {
+    unsigned a, b, c, d;
+    return lnb_has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
 #endif
 
 int lnb_has_neon(void) { return 1; } /* part of every AArch64 */

@@ -1,14 +1,9 @@
 /*
- * Forward. x is read from memory once: the second reading, for y, finds the row in the cache. Three ways to go through the
- * rows, which give the same bits; which is fastest was measured (README.md):
- *
- * pairs   tensors that fit in the cache: two rows are added up, settled together and written by one loop, so that gamma
- *         and beta are loaded once for two rows and latencies are shared.
- * singly  larger tensors of short rows: each row is added up and written at once. One stream to read and one to write
- *         suit the processor's own prefetching best.
- * fused   larger tensors of long rows: one loop adds up the next pair while it writes the present one. gamma and beta
- *         no longer stay in the first-level cache, so fetching them once for two rows matters, and reading and writing
- *         memory at the same time matters more as rows outlast the processor's own look-ahead.
+ * Forward. Rows are taken by pairs, so that gamma and beta are loaded once for two rows and latencies are shared. x is read
+ * from memory once: the second reading, for y, finds the rows in the cache. There are two ways through the rows, which
+ * give the same bits. A pair of a tensor that fits in the cache is added up, settled and written. For larger tensors
+ * one loop adds up the next pair while it writes the present one: each turn reads new lines of x and writes lines of y,
+ * as a copy does, so the memory is read and written at the same time.
  */
 #include "statistics.h"
 
@@ -42,7 +37,7 @@ INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * 
 
 INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
     vec gamma = load_param(p->gamma, j, p->affine), beta = load_param(p->beta, j, p->affine);
-    vec y[PAIR];
+    vec y[PAIR] = {v_zero(), v_zero()};
     EACH(rows, y[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta););
     EACH(rows, {
         if (stream) v_stream(w->y[r], j, y[r], p->type);
@@ -176,8 +171,7 @@ INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
 
 /* Rows whose lines of output begin at different columns cannot share a loop. */
 INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
-    int64_t bytes = p->n * size_of(p->type);
-    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0 && (!ahead || bytes > SHORT_ROW);
+    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0;
     if (together && ahead && row + 2 * PAIR <= last) row = fused(p, row, last);
     for (; together && row + PAIR <= last; row += PAIR) {
         writer out;
@@ -257,12 +251,14 @@ INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int t
     const struct lnb_forward LNB_SYMBOL(forward, LNB_TARGET, name) = {                                                 \
         CHUNK, rows_##name, sums_##name, finish_##name, columns_##name, statistics_##name};
 
-#if LNB_REAL == 32
+#if LNB_REAL == 64
+DEFINE(f64, LNB_F64, LNB_F64)
+#else
+DEFINE(bf16, LNB_BF16, LNB_BF16)
+DEFINE(bf16_f32, LNB_BF16, LNB_F32)
+#if !LNB_TARGET_AVX512_BF16 /* which differs from avx512 for these two alone */
 DEFINE(f32, LNB_F32, LNB_F32)
 DEFINE(f16, LNB_F16, LNB_F16)
 DEFINE(f16_f32, LNB_F16, LNB_F32)
-DEFINE(bf16, LNB_BF16, LNB_BF16)
-DEFINE(bf16_f32, LNB_BF16, LNB_F32)
-#else
-DEFINE(f64, LNB_F64, LNB_F64)
+#endif
 #endif

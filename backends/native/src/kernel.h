@@ -5,8 +5,7 @@
 #include "kernels.h"
 #include "simd/simd.h"
 
-/* Rows that share a loop; bytes of a row that is short enough for gamma and beta to stay in the first-level cache. */
-enum { PAIR = 2, SHORT_ROW = 8192 };
+enum { PAIR = 2 }; /* rows that share a loop */
 
 /* Does something for each row of a pair, written out: a loop could leave sums in memory instead of registers. */
 #define EACH(rows, ...)                                                                                                \
@@ -71,6 +70,7 @@ INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
     return (int64_t)(-(uintptr_t)p & 63) / size_of(t);
 }
 
+/* Into the second-level cache: the first has no room for what is needed later. */
 INLINE void prefetch(const void *p, int64_t bytes) {
     for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b, 0, 2);
 }

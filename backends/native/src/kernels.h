@@ -73,6 +73,7 @@ struct lnb_target {
 int lnb_has_baseline(void);
 int lnb_has_avx2(void);
 int lnb_has_avx512(void);
+int lnb_has_avx512_bf16(void);
 int lnb_has_neon(void);
 
 #endif

@@ -11,53 +11,56 @@
 #define LNB_VERSION "0"
 #endif
 
-/* A target `t` as its own files define it. */
+/* What the files of a target `t` define; `b` is the target whose kernels it takes for bfloat16. */
 #define TABLE(pass, t, types) extern const struct lnb_##pass LNB_SYMBOL(pass, t, types)
-#define TABLES(t)                                                                                                      \
-    TABLE(forward, t, f32);                                                                                            \
-    TABLE(forward, t, f64);                                                                                            \
-    TABLE(forward, t, f16);                                                                                            \
-    TABLE(forward, t, bf16);                                                                                           \
-    TABLE(forward, t, f16_f32);                                                                                        \
-    TABLE(forward, t, bf16_f32);                                                                                       \
-    TABLE(backward, t, f32);                                                                                           \
-    TABLE(backward, t, f64);                                                                                           \
-    TABLE(backward, t, f16);                                                                                           \
-    TABLE(backward, t, bf16);                                                                                          \
-    TABLE(backward, t, f16_f32);                                                                                       \
-    TABLE(backward, t, bf16_f32)
+#define TABLES(pass, t, b)                                                                                             \
+    TABLE(pass, t, f32);                                                                                               \
+    TABLE(pass, t, f64);                                                                                               \
+    TABLE(pass, t, f16);                                                                                               \
+    TABLE(pass, t, f16_f32);                                                                                           \
+    TABLE(pass, b, bf16);                                                                                              \
+    TABLE(pass, b, bf16_f32)
+#define DECLARE(t, b)                                                                                                  \
+    TABLES(forward, t, b);                                                                                             \
+    TABLES(backward, t, b)
 
-#define ENTRY(pass, t)                                                                                                 \
+#define ENTRY(pass, t, b)                                                                                              \
     {                                                                                                                  \
         [LNB_F32] = {&LNB_SYMBOL(pass, t, f32)}, [LNB_F64] = {&LNB_SYMBOL(pass, t, f64)},                              \
         [LNB_F16] = {&LNB_SYMBOL(pass, t, f16), &LNB_SYMBOL(pass, t, f16_f32)},                                        \
-        [LNB_BF16] = {&LNB_SYMBOL(pass, t, bf16), &LNB_SYMBOL(pass, t, bf16_f32)},                                     \
+        [LNB_BF16] = {&LNB_SYMBOL(pass, b, bf16), &LNB_SYMBOL(pass, b, bf16_f32)},                                     \
     }
-#define TARGET(t) {#t, lnb_has_##t, ENTRY(forward, t), ENTRY(backward, t)}
+#define TARGET(t, b) {#b, lnb_has_##b, ENTRY(forward, t, b), ENTRY(backward, t, b)}
 
+#ifdef LNB_COMPILED_avx512_bf16
+DECLARE(avx512, avx512_bf16);
+#endif
 #ifdef LNB_COMPILED_avx512
-TABLES(avx512);
+DECLARE(avx512, avx512);
 #endif
 #ifdef LNB_COMPILED_avx2
-TABLES(avx2);
+DECLARE(avx2, avx2);
 #endif
 #ifdef LNB_COMPILED_neon
-TABLES(neon);
+DECLARE(neon, neon);
 #endif
-TABLES(baseline);
+DECLARE(baseline, baseline);
 
 /* Best first. */
 static const struct lnb_target targets[] = {
+#ifdef LNB_COMPILED_avx512_bf16
+    TARGET(avx512, avx512_bf16),
+#endif
 #ifdef LNB_COMPILED_avx512
-    TARGET(avx512),
+    TARGET(avx512, avx512),
 #endif
 #ifdef LNB_COMPILED_avx2
-    TARGET(avx2),
+    TARGET(avx2, avx2),
 #endif
 #ifdef LNB_COMPILED_neon
-    TARGET(neon),
+    TARGET(neon, neon),
 #endif
-    TARGET(baseline),
+    TARGET(baseline, baseline),
 };
 
 enum { TARGETS = sizeof targets / sizeof targets[0] };

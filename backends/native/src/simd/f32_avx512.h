@@ -34,9 +34,12 @@ INLINE vec widen(__m256i h, int t) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-/* Round to nearest even; VCVTNEPS2BF16 is not used because it flushes subnormal numbers. */
+/* Round to nearest even. The instruction for bfloat16 does so too, but takes subnormal numbers for zero. */
 INLINE __m256i narrow(vec v, int t) {
     if (t == LNB_F16) return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#ifdef __AVX512BF16__
+    if (__builtin_expect(!_mm512_fpclass_ps_mask(v, 0x20), 1)) return (__m256i)_mm512_cvtneps_pbh(v);
+#endif
     __m512i bits = _mm512_castps_si512(v);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);

@@ -30,7 +30,7 @@
 #endif
 
 
-#if LNB_TARGET_AVX512
+#if LNB_TARGET_AVX512 || LNB_TARGET_AVX512_BF16
 #if LNB_REAL == 32
 #include "f32_avx512.h"
 #else
