@@ -102,7 +102,7 @@ def explanation(finding: Finding, peers: Sequence[Peer]) -> list[str]:
     cases = list(dict.fromkeys(v.case.label for v in found))
     shown = ", ".join(f"`{c}`" for c in cases[:8]) + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")
     who = ", ".join(f"`{b}`" for b in dict.fromkeys(v.backend for v in found))
-    worst, printed = found[0], demonstrate(finding.program, tuple(finding.environment.items()))
+    worst = found[0]
     return [
         "", f"## {finding.title}", "", f"{who}: {counts(found)}, on {len(cases)} cases: {shown}.", "", finding.sentences, "",
         f"First seen as: {worst.pass_} {worst.output or worst.check}, {one_line(worst.reason)}.", "",
