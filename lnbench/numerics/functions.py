@@ -42,13 +42,19 @@ def rsqrt(a: Bounded) -> Bounded:
 
 @np.errstate(all="ignore")
 def sqrt(a: Bounded) -> Bounded:
-    """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it)."""
+    """sqrt(a), one primitive of at most 5 units (a * rsqrt(a) is one way to compute it).
+
+    Infinite where a program's argument may be 0 or negative although the expected one is not (one-pass variance).
+    """
     ar = a.arithmetic
     low, middle, high, below, above = _interval(a)
     moved = np.maximum(
         np.where(below > 0, below / (low + middle), 0.0), np.where(above > 0, above / (high + middle), 0.0)
     )
-    return _bounded(a, ar.wide.sqrt(a.value), moved + 5.0 * ar.unit * high + ar.tiny, 0.0)
+    error = moved + 5.0 * ar.unit * high + ar.tiny
+    if a.floor is None:
+        error = np.where(low == 0.0, np.inf, error)
+    return _bounded(a, ar.wide.sqrt(a.value), error, 0.0)
 
 
 def square(a: Bounded) -> Bounded:

@@ -176,9 +176,10 @@ class _Judging:
         if not names:
             return
         kept = self._tallies(rules, names, nan_allowed=weaker.nan_allowed)
-        unstable = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or vague)}
-        reasons = {n: f"{_sentence(n, t)}; {weaker.sentence}" for n, t in unstable.items()}
-        self._settle(Status.UNSTABLE, unstable, self.rules.replace(tier=self.strict), reasons)
+        weak = {n: failing.pop(n) for n, t in kept.items() if t.passed and (t.compared or vague)}
+        reasons = {n: f"{_sentence(n, t)}; {weaker.sentence}" for n, t in weak.items()}
+        status = Status.UNSTABLE if weaker.excuses else Status.FAILED
+        self._settle(status, weak, self.rules.replace(tier=self.strict), reasons)
 
     def _statistics_are_right(self) -> bool:
         """Whether the statistic beside the mean was returned, decided and found right."""

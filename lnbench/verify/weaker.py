@@ -1,4 +1,7 @@
-"""The named weaker bounds: a program that breaks the strict bound but keeps one of these is UNSTABLE, and told why."""
+"""The named weaker bounds: a program that breaks the strict bound but keeps one of these is told why.
+
+It is UNSTABLE where the weakness is that of a known method, FAILED where nobody would choose it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class Weaker:
     rules: from the strict rules to the weaker ones, or None where there is no difference (statistics of a float32
     program are in float32 anyway). nan_allowed: where the weaker bound is infinite even NaN is accepted.
     in_statistics: the weakness shows in the statistics too, so it excuses no output beside statistics that are right.
+    excuses: whether the verdict is UNSTABLE; otherwise the sentence only says what is wrong.
     """
 
     name: str
@@ -23,6 +27,7 @@ class Weaker:
     rules: Callable[[Rules], Rules | None]
     nan_allowed: bool = False
     in_statistics: bool = False
+    excuses: bool = True
 
 
 def _is_short(rules: Rules) -> bool:
@@ -52,5 +57,11 @@ WEAKER = (
         "range",
         "they keep the bound where every intermediate stays within the range of the storage type; compute in float32",
         lambda rules: rules.replace(narrow=True) if _is_short(rules) and not rules.narrow else None,
+    ),
+    Weaker(
+        "arithmetic of float32",
+        "they keep the bound of a program that computes in float32 and converts its results to float64; compute in float64",
+        lambda rules: rules.replace(work="float32") if rules.work == "float64" else None,
+        excuses=False,
     ),
 )
