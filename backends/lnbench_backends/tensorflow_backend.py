@@ -13,6 +13,7 @@ import numpy as np
 
 from lnbench.backend import Call, Tensors
 from lnbench.case import Case
+from lnbench.errors import Unsupported
 from lnbench_backends._frameworks import (
     Array,
     Compiled,
@@ -27,6 +28,13 @@ from lnbench_backends.keras_backend import KerasBackend
 
 # TensorFlow's threads run with subnormal numbers set to zero.
 FACTS = {"statistics": "none", "subnormals": "flush", "threads": "process"}
+
+# What the graph optimizer puts in place of the formula, also for a type that the operator does not have.
+FUSED = "_MklLayerNorm"
+NOT_FUSABLE = (
+    f"TensorFlow's graph optimizer replaces the formula by {FUSED}, which has no float64; "
+    "set TF_ENABLE_ONEDNN_OPTS=0 to run the formula itself"
+)
 
 
 class TensorflowBackend:
@@ -59,7 +67,12 @@ class TensorflowBackend:
         if "dbeta" in tensors.out:
             inputs.setdefault("beta", np.zeros(tensors.out["dbeta"].shape, tensors.out["dbeta"].dtype))
         step = _forward(tf, case) if pass_ == "forward" else _backward(tf, case)
-        return _TensorflowCall(tf, self._compiled.get(case, pass_, lambda: tf.function(step)), inputs)
+        try:
+            return _TensorflowCall(tf, self._compiled.get(case, pass_, lambda: tf.function(step)), inputs)
+        except tf.errors.InvalidArgumentError as error:
+            if FUSED in str(error):
+                raise Unsupported(NOT_FUSABLE) from error
+            raise
 
 
 class TensorflowKerasBackend(KerasBackend):
