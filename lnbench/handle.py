@@ -6,12 +6,12 @@ session (`lnbench.pool`) owns the worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lnbench import memory, protocol
+from lnbench import digest, memory, protocol
 from lnbench.buffers import Arrangement
 from lnbench.case import Case
 from lnbench.operators import registry as operators
@@ -36,6 +36,8 @@ class Handle:
         self.number = session._register(self)
         self._generation = 0
         self._inputs = dict(request.inputs)
+        self._drawn = set(request.drawn)
+        self._digests: dict[str, bytes] = {}
 
     def load(self, inputs: Mapping[str, np.ndarray] | None = None) -> Reply:
         """Writes new inputs (some or all, by name) under the same addresses and lets the backend fetch them."""
@@ -43,7 +45,10 @@ class Handle:
         if reply.is_ok:
             assert self.arrangement is not None
             self._inputs |= inputs or {}
-            self.arrangement.load(self._inputs if inputs is None else inputs)
+            for name in inputs or ():
+                self._drawn.discard(name)
+                self._digests.pop(name, None)
+            self._fill(self._inputs if inputs is None else inputs)
             answer = self._session._try("load", {"handle": self.number})
             reply = answer if isinstance(answer, Reply) else _OK
         return reply
@@ -107,7 +112,7 @@ class Handle:
         if self.arrangement is None:
             self.arrangement = self._arrange()
             self.arrangement.fill_canaries()
-            self.arrangement.load(self._inputs)
+            self._fill([n for n in self._inputs if n != self._overwritten])
         self._freshen()
         dropped, session._dropped = tuple(session._dropped), []
         return {
@@ -123,9 +128,25 @@ class Handle:
         """Outputs to NaN; an input that the call overwrites (alias) back to its values."""
         assert self.arrangement is not None
         self.arrangement.poison()
-        if self.arrangement.alias is not None:
-            name = self.arrangement.alias[1]
-            self.arrangement.load({name: self._inputs[name]})
+        if self._overwritten:
+            self._fill([self._overwritten])
+
+    @property
+    def _overwritten(self) -> str:
+        """The input that the call writes its output over; empty for none."""
+        assert self.arrangement is not None
+        return "" if self.arrangement.alias is None else self.arrangement.alias[1]
+
+    def _fill(self, names: Collection[str]) -> None:
+        """Writes inputs into their buffers. Drawn ones are drawn there, and remembered by their digest."""
+        assert self.arrangement is not None
+        drawn = self._drawn.intersection(names)
+        self.arrangement.load({n: self._inputs[n] for n in names if n not in drawn})
+        if drawn:
+            assert self.request.draw is not None
+            views = {n: b.view for n, b in self.arrangement.inputs.items()}
+            self.request.draw({n: views[n] for n in drawn}, {n: v for n, v in views.items() if n not in drawn})
+            self._digests |= {n: digest.of(views[n]) for n in drawn - {self._overwritten}}
 
     def _arrange(self) -> Arrangement:
         request = self.request
@@ -174,8 +195,10 @@ class Handle:
             seconds, late = int(answer.get("run_ns", 0)) / 1e9, int(answer["collect_ns"]) / 1e9
         except (KeyError, TypeError, ValueError, AttributeError):
             return Reply("CRASHED", protocol.NONSENSE, log=self._session._log())
-        violations = self._violations(modified)
-        return Reply("OK", "", outputs, tuple(returned), wrong, violations, seconds, late, self._session._log())
+        violations = (*self._violations(modified), *self._redrawn())
+        inputs = {n: _read_only(self.arrangement.inputs[n].view) for n in self._digests}
+        log = self._session._log()
+        return Reply("OK", "", outputs, inputs, tuple(returned), wrong, violations, seconds, late, log)
 
     def _violations(self, modified: list[str]) -> tuple[Violation, ...]:
         if self.request.placement == "private":
@@ -185,6 +208,14 @@ class Handle:
         if found:
             self.arrangement.fill_canaries()
         return found
+
+    def _redrawn(self) -> tuple[Violation, ...]:
+        """Drawn inputs that the run changed, in spite of their protection; they are drawn once more."""
+        assert self.arrangement is not None
+        views = self.arrangement.inputs
+        changed = [n for n, before in self._digests.items() if digest.of(views[n].view) != before]
+        self._fill(changed)
+        return tuple(Violation("input modified", n, "inside", f"changed the input {n}") for n in changed)
 
 
 def _mismatch(tensor: Tensor, found: Mapping[str, Any]) -> str:

@@ -97,13 +97,13 @@ class Session:
 
     def run(self, request: Request) -> Reply:
         """Prepares, loads, runs once, collects and releases."""
-        self._retire()
+        self.retire()
         self._last = Handle(self, request)
         return self._last.once()
 
     def open(self, request: Request) -> Handle | Reply:
         """A prepared call that can be run and timed many times, or the reply that says why not."""
-        self._retire()
+        self.retire()
         handle = Handle(self, request)
         reply = handle.prepare()
         if reply.is_ok:
@@ -171,7 +171,7 @@ class Session:
 
     # Inside
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
         """Gives back the memory of the last `run`, which its caller could read until now."""
         if self._last is not None:
             self._last.close()

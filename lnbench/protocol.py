@@ -10,7 +10,7 @@ import json
 import pickle
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ class Request:
         (ordinary private memory, huge pages asked for, no guards: for timing).
     alias: "y=x" or "dx=dy": the output is the input's memory.
     seed: draws the offsets of private buffers, in multiples of 64 bytes.
+    drawn: names of inputs so large that they exist only in shared memory: `draw(targets, known)` writes them there,
+        targets and known being arrays by name, and `inputs` says no more of them than shape and dtype.
     """
 
     case: Case
@@ -79,6 +81,8 @@ class Request:
     placement: str = "end"
     alias: str | None = None
     seed: int = 0
+    drawn: Collection[str] = ()
+    draw: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Reply:
     status: one of `STATUSES`; `reason` is a sentence for all but OK.
     outputs: arrays in logical shape, read-only views of shared memory that stay valid until the next request to the
         same session (copy what must live longer). An output that the backend did not give is absent.
+    inputs: the `drawn` inputs of the request, with the content that they had before the run; valid as long as `outputs`.
+        One that an output was written over is absent.
     returned: names of outputs that the backend returned itself instead of filling the given arrays.
     wrong: outputs of a wrong dtype or shape, each with a sentence; they are not among `outputs`.
     seconds: duration of `run`; collect_seconds: of `outputs`, where a lazy backend does its work.
@@ -97,6 +103,7 @@ class Reply:
     status: str
     reason: str = ""
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     returned: tuple[str, ...] = ()
     wrong: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from lnbench.laws.drawing import draw, inputs_of, is_unsystematic, law_of
+from lnbench.laws.drawing import draw, draw_into, inputs_of, is_unsystematic, law_of
 from lnbench.laws.registry import get, names
 from lnbench.laws.schema import KINDS, Law
 
-__all__ = ["KINDS", "Law", "draw", "get", "inputs_of", "is_unsystematic", "law_of", "names"]
+__all__ = ["KINDS", "Law", "draw", "draw_into", "get", "inputs_of", "is_unsystematic", "law_of", "names"]

@@ -7,7 +7,7 @@ exact dtype. Leaves the numbers to the laws and the layout in memory to others.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -68,24 +68,31 @@ def draw(case: Case, *, variant: int = 0) -> dict[str, Array]:
     The numbers depend on the case's seed, the law, the tensor and `variant` only. A forward-only case has no dy. Where
     dy lies with stride 0 along the rows, all its rows are equal. Raises UsageError for an unfit law or file.
     """
+    tensors = inputs_of(case)
+    known = _read(case, tensors, variant) if case.inputs is not None else {}
+    missing = {n: np.empty(t.shape, dtypes.numpy(t.dtype)) for n, t in tensors.items() if n not in known}
+    draw_into(case, missing, known, variant=variant)
+    return {n: known[n] if n in known else missing[n] for n in tensors}
+
+
+def draw_into(case: Case, targets: Mapping[str, Array], known: Mapping[str, Array], *, variant: int = 0) -> None:
+    """Draws only the inputs in `targets`, straight into these arrays: the same numbers as `draw`.
+
+    targets: arrays of logical shape, any strides. known: inputs that are there already; the gradient is drawn from x.
+    """
     operator = registry.get(case.op)
     fold = operator.fold(case)
-    tensors = inputs_of(case)
-    out = _read(case, tensors, variant) if case.inputs is not None else {}
-    x_rows: Array | None = None
+    first, *_ = tensors = inputs_of(case)
     for name, tensor in tensors.items():
-        if name not in out:
-            law = law_of(case, tensor)
-            words = (case.seed, law.name, name, variant)
-            of_rows = tensor.along == "element" and tensor.shape == fold.shape
-            out[name] = (
-                _draw_rows(case, tensor, law, words, fold, x_rows)
-                if of_rows
-                else _draw_vector(case, tensor, law, words)
-            )
-        if x_rows is None:
-            x_rows = fold.to_rows(out[name])
-    return {name: out[name] for name in tensors}
+        if name not in targets:
+            continue
+        law = law_of(case, tensor)
+        words = (case.seed, law.name, name, variant)
+        if tensor.along == "element" and tensor.shape == fold.shape:
+            x = None if name == first else fold.to_rows(targets[first] if first in targets else known[first])
+            _draw_rows(case, tensor, law, words, fold, x, targets[name])
+        else:
+            _draw_vector(case, tensor, law, words, targets[name])
 
 
 def _read(case: Case, tensors: dict[str, Tensor], variant: int) -> dict[str, Array]:
@@ -95,18 +102,17 @@ def _read(case: Case, tensors: dict[str, Tensor], variant: int) -> dict[str, Arr
     return read(case.inputs, tensors, registry.get(case.op).tensors(case), variant)
 
 
-def _draw_vector(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...]) -> Array:
-    out = np.empty(tensor.shape, dtypes.numpy(tensor.dtype))
+def _draw_vector(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...], out: Array) -> None:
     if out.size:
         block = Block(words, 0, 1, out.size, 1, tensor.dtype, case.epsilon)
-        out.reshape(-1)[:] = law.function(block)[0]
-    return out
+        out[...] = law.function(block)[0].reshape(out.shape)
 
 
-def _draw_rows(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...], fold: Fold, x: Array | None) -> Array:
-    out = np.empty(tensor.shape, dtypes.numpy(tensor.dtype))
+def _draw_rows(
+    case: Case, tensor: Tensor, law: Law, words: tuple[object, ...], fold: Fold, x: Array | None, out: Array
+) -> None:
     if not out.size:
-        return out
+        return
     rows = fold.to_rows(out)
     repeated = kind_of(registry.get(case.op), tensor) == "dy" and case.dy_layout == "broadcast"
     total = 1 if repeated else fold.rows
@@ -121,9 +127,8 @@ def _draw_rows(case: Case, tensor: Tensor, law: Law, words: tuple[object, ...], 
     _each(fill, range(0, total, height))
     if repeated:
         rows[1:] = rows[0]
-    if np.may_share_memory(rows, out):
-        return out
-    return np.ascontiguousarray(fold.from_rows(rows))
+    if not np.may_share_memory(rows, out):
+        out[...] = fold.from_rows(rows)
 
 
 def _each(function: Callable[[int], None], starts: range) -> None:

@@ -16,6 +16,8 @@ from lnbench.pool import Reply, Request
 from lnbench.verify.subject import Arrays, Subject
 from lnbench.verify.verdict import ORDER, Judgement, Status, Verdict
 
+_BITS = "{}: bits of {} differ although that is declared not to happen"
+
 
 class Check(Protocol):
     """One kind of verification. Stateless; one instance serves all cases.
@@ -132,6 +134,23 @@ def run_and_judge(
     return prefixed(found, what)
 
 
+def again(subject: Subject, pass_: str, check: str, reply: Reply, what: str, *, may_differ: bool = False) -> Verdict:
+    """What one more run of the base problem shows. Other bits than the base run's are judged, unless they are declared not to be.
+
+    `what` says what was different about it. may_differ: the declaration does not reach that far.
+    """
+    if reply.status != "OK":
+        return prefixed(not_run(subject, pass_, check, reply), what)
+    changed = subject.changed(pass_, reply)
+    if changed == []:
+        return verdict(subject, pass_, check, Status.PASSED)
+    if changed and not may_differ and subject.facts.deterministic == "yes":
+        differs = compare_bits(subject, pass_, check, subject.kept(pass_), reply.outputs, what)
+        reason = _BITS.format(what, changed[0])
+        return differs or verdict(subject, pass_, check, Status.FAILED, output=changed[0], reason=reason)
+    return prefixed(worst_of(judged(subject, pass_, check, subject.judge(pass_, reply))), what)
+
+
 def prefixed(found: Verdict, what: str) -> Verdict:
     """The verdict with `what` (the circumstances) before its reason, when there is something to explain."""
     from dataclasses import replace
@@ -166,7 +185,7 @@ def compare_bits(subject: Subject, pass_: str, check: str, want: Arrays, got: Ar
             )
             return verdict(
                 subject, pass_, check, Status.FAILED, output=output, worst_index=index, expected=e, got=g,
-                compared=expected.size, reason=f"{what}: bits of {output} differ although that is declared not to happen",
+                compared=expected.size, reason=_BITS.format(what, output),
             )  # fmt: skip
     return None
 

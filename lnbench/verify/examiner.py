@@ -93,6 +93,8 @@ class Examiner:
             subject = Subject.of(problem, backend, self.sessions)
             yield backend, _case(subject, self.selected, self.options)
             outputs[backend] = {p: subject.kept(p) for p in case.pass_names}
+            if problem.large:
+                subject.release()
         if len(outputs) > 1:
             self.differences.add(case, outputs)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lnbench.digest import of
 from lnbench.numerics.rules import Arithmetic
 from lnbench.verify.compare import Tally
 from lnbench.verify.expected import Expected, Parts, Problem, Rows
@@ -27,6 +29,7 @@ SMALL_ELEMENTS = 1 << 18
 # Temporaries of one evaluation, in float64 copies of a block: limits the blocks in flight when rows are very long.
 COPIES = 24
 FREE_BYTES = 192 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class _Cache:
@@ -61,14 +64,7 @@ _cache = _Cache(CACHE_BYTES)
 
 def digest(inputs: Mapping[str, Array]) -> bytes:
     """An identity of the inputs' content."""
-    return b"".join(name.encode() + _digest(array) for name, array in sorted(inputs.items()))
-
-
-def _digest(array: Array) -> bytes:
-    content = np.ascontiguousarray(array)
-    found = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
-    found.update(content.view(np.uint8).data if array.size else b"")
-    return found.digest()
+    return b"".join(name.encode() + of(array) for name, array in sorted(inputs.items()))
 
 
 def key_of(problem: Problem, inputs: Mapping[str, Array]) -> Any:
@@ -83,6 +79,20 @@ def key_of(problem: Problem, inputs: Mapping[str, Array]) -> Any:
 def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets the C library's allocator keep what is freed, up to a limit; done once for a process.
+
+    Temporaries of one block are just so large that every one of them is mapped, faulted in page by page and unmapped
+    again: more than half of the time of a judgement.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+            mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 @cache
@@ -129,6 +139,7 @@ def visit(
     problem: Problem, arithmetic: Arithmetic, names: Collection[str], make: Callable[[], Visit], key: Any = None
 ) -> None:
     """Calls visitors, one made by `make` per thread, with every block: its first row and its outputs `names`."""
+    keep_freed_memory()
     workers = _workers(problem)
     if workers == 1 and problem.elements <= SMALL_ELEMENTS:
         see = make()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lnbench.verify.check import compare_bits, is_known, not_run, run_and_judge, verdict
+from lnbench.verify.check import again, is_known, verdict
 from lnbench.verify.subject import Subject
 from lnbench.verify.verdict import Status, Verdict
 
@@ -16,18 +16,11 @@ class Memory:
 
     def run(self, subject: Subject, pass_: str) -> Iterator[Verdict]:
         request = subject.base_request(pass_, placement="begin")
-        base = subject.kept(pass_)
-        if base and subject.facts.deterministic == "yes":
-            reply = subject.run(request)
-            if reply.status != "OK":
-                yield not_run(subject, pass_, self.name, reply)
-                return
-            moved = compare_bits(subject, pass_, self.name, base, reply.outputs, "at another address")
-        else:
-            found = run_and_judge(subject, pass_, self.name, request, what="at another address")
-            moved = None if is_known(subject, found) else found
-        if moved:
-            yield moved
+        reply = subject.run(request)
+        found = again(subject, pass_, self.name, reply, "at another address")
+        moved = not is_known(subject, found)
+        if moved and not (reply.violations and not reply.is_ok):  # that is said below
+            yield found
         if subject.violations:
             words = "; ".join(dict.fromkeys(v.sentence for v in subject.violations))
             tensor = subject.violations[0].tensor

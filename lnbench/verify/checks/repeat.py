@@ -10,18 +10,17 @@ from contextlib import closing
 
 from lnbench.pool import Handle, Reply
 from lnbench.verify.check import (
-    compare_bits,
+    again,
     is_small,
     judged,
     not_run,
     prefixed,
     run_and_judge,
     together,
-    verdict,
     worst_of,
 )
 from lnbench.verify.subject import Arrays, Problem, Subject
-from lnbench.verify.verdict import Status, Verdict
+from lnbench.verify.verdict import Verdict
 
 AGAIN = 3
 
@@ -55,12 +54,7 @@ class Repeat:
 
     def _first_data(self, subject: Subject, pass_: str, handle: Handle, what: str) -> Verdict:
         """One more run on the first data: the same bits where that is declared, else judged again."""
-        reply = handle.run()
-        if reply.status != "OK" or subject.facts.deterministic != "yes" or not subject.kept(pass_):
-            return self._judge(subject, pass_, reply, subject.problem.inputs(), what)
-        subject.note(reply)
-        differs = compare_bits(subject, pass_, self.name, subject.kept(pass_), reply.outputs, what)
-        return differs or verdict(subject, pass_, self.name, Status.PASSED)
+        return again(subject, pass_, self.name, subject.note(handle.run()), what)
 
     def _changed(self, subject: Subject, pass_: str) -> Verdict:
         """The same shape with another epsilon, other gamma and no beta, on the same backend object."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from lnbench.verify.check import compare_bits, is_small, not_run, prefixed, run_and_judge, together, verdict
+from lnbench.verify.check import again, is_small, together
 from lnbench.verify.subject import Subject
-from lnbench.verify.verdict import Status, Verdict
+from lnbench.verify.verdict import Verdict
 
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)
 MOST = 64
@@ -28,15 +29,8 @@ class Threads:
         yield together(subject, pass_, self.name, [self._one(subject, pass_, n) for n in dict.fromkeys(counts)])
 
     def _one(self, subject: Subject, pass_: str, threads: int) -> Verdict:
-        what = f"with {threads} threads"
-        request = subject.base_request(pass_, threads=threads)
-        if subject.facts.deterministic != "yes" or not subject.kept(pass_):
-            return run_and_judge(subject, pass_, self.name, request, what=what)
-        reply = subject.run(request)
-        if reply.status != "OK":
-            return prefixed(not_run(subject, pass_, self.name, reply), what)
-        differs = compare_bits(subject, pass_, self.name, subject.kept(pass_), reply.outputs, what)
-        return differs or verdict(subject, pass_, self.name, Status.PASSED, threads=threads)
+        reply = subject.run(subject.base_request(pass_, threads=threads))
+        return replace(again(subject, pass_, self.name, reply, f"with {threads} threads"), threads=threads)
 
 
 CHECK = Threads()
