@@ -12,7 +12,7 @@ import argparse
 import math
 
 from lnbench.bench import statistics
-from lnbench.bench.epoch import Circumstances
+from lnbench.bench.crew import Circumstances
 from lnbench.bench.lock import machine_lock
 from lnbench.bench.record import Contender, Item
 from lnbench.bench.runner import run

@@ -97,9 +97,9 @@ def bench(
     """
     from lnbench import machine, pool
     from lnbench.bench import runner
-    from lnbench.bench.epoch import Circumstances
+    from lnbench.bench.crew import Circumstances
     from lnbench.bench.record import CACHES, Contender, Item
-    from lnbench.bench.stopping import Plan
+    from lnbench.bench.stopping import plan_of
     from lnbench.bench.world import World
     from lnbench.verify.right import Right
 
@@ -107,18 +107,12 @@ def bench(
     names = list(dict.fromkeys(name for b in given for name in pool.expand(str(b))))
     if cache not in CACHES or (baseline or names[0]) not in names:
         raise UsageError(f"cache is one of {', '.join(CACHES)}, and baseline one of {', '.join(names)}")
-    default = Plan()
-    plan = Plan(
-        pilot=epochs or default.pilot,
-        most_epochs=epochs or default.most_epochs,
-        margin=margin,
-        budget=time_budget,
-        rounds=rounds,
-    )
+    plan = plan_of(epochs=epochs, margin=margin, budget=time_budget, rounds=rounds)
     items = [Item(case, pass_, cache) for case in _cases(cases) for pass_ in case.pass_names]
     how = Circumstances(timeout=timeout, cold_bytes=3 * machine.last_level_cache())
     contenders = [Contender(name, name) for name in names]
-    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, World(Right())).rows
+    world = World(Right(), kept_bytes=machine.spare_memory())
+    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, world).rows
 
 
 def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:

@@ -19,7 +19,7 @@ from lnbench.operators.schema import Tensor
 from lnbench.protocol import Reply, Request, Sample
 
 VARIANTS = 2
-MOST_DRAWN = 1 << 30  # bytes of inputs kept between epochs
+UNSEEN = 1000  # variants above are drawn once, to be new to a backend
 MOST_COLD = 1024  # buffers to rotate over; smaller calls cannot be kept cold this way
 
 
@@ -49,19 +49,27 @@ def case_for(contender: Contender, case: Case) -> Case:
 
 @dataclass(slots=True)
 class Inputs:
-    """Drawn inputs, shared by all backends and kept over epochs as far as they are small."""
+    """Drawn inputs, shared by all backends and kept over epochs as far as memory allows. seconds: drawing took."""
 
     world: World
+    seconds: float = 0.0
     _kept: dict[tuple[str, int], Arrays] = field(default_factory=dict)
 
     def get(self, case: Case, variant: int) -> Arrays:
         """All inputs of the case except statistics; other numbers for every variant."""
         key = case.key, variant
         if key not in self._kept:
-            while self._kept and self._bytes() + 4 * case.bytes > MOST_DRAWN:
+            while self._kept and self._bytes() + 4 * case.bytes > self.world.kept_bytes:
                 self._kept.pop(next(iter(self._kept)))
+            before = self.world.now()
             self._kept[key] = self.world.draw(case, variant=variant)
+            self.seconds += self.world.now() - before
         return self._kept[key]
+
+    def forget(self, case: Case) -> None:
+        """Drops what was drawn only to be new."""
+        for key in [k for k in self._kept if k[0] == case.key and k[1] > UNSEEN]:
+            del self._kept[key]
 
     def _bytes(self) -> int:
         return sum(a.nbytes for arrays in self._kept.values() for a in arrays.values())
@@ -69,9 +77,13 @@ class Inputs:
 
 @dataclass(slots=True)
 class Checker:
-    """Asks whether outputs are right, and remembers the bits that were: equal bits need not be judged again."""
+    """Asks whether outputs are right, and remembers the bits that were: equal bits need not be judged again.
+
+    seconds: judging took.
+    """
 
     world: World
+    seconds: float = 0.0
     _right: set[tuple[str, str, str, int, bytes]] = field(default_factory=set)
 
     def check(self, lane: Lane, case: Case, pass_: str, variant: int, inputs: Arrays, outputs: Arrays) -> None:
@@ -81,7 +93,9 @@ class Checker:
         key = lane.contender.name, case.key, pass_, variant, _digest({**own, **outputs})
         if key in self._right:
             return
+        before = self.world.now()
         reason = self.world.truth.is_right(case, pass_, inputs, outputs, lane.session.description.facts)
+        self.seconds += self.world.now() - before
         if reason is not None:
             raise Failed(Fault(reason))
         self._right.add(key)
@@ -183,7 +197,7 @@ class TimedCall:
     handles: list[HandleLike] = field(default_factory=list)
     names: tuple[str, ...] = ()
     loaded: int = 0
-    unseen: int = 1000  # number of the last variant that was drawn only to be new
+    unseen: int = UNSEEN  # number of the last variant that was drawn only to be new
     _turn: int = 0
 
     @property

@@ -1,125 +1,37 @@
-"""One epoch: fresh workers in random order and circumstances, then item after item, round after round.
+"""One item in one epoch: its calls prepared, checked and audited, then round after round of samples.
 
-Only one worker works at a time. Leaves how many epochs there are to `runner.py`, and what samples say to `verdicts.py`.
+Only one worker works at a time. Leaves the workers to `crew.py`, how many epochs and rounds there are to `runner.py`,
+and what samples say to `verdicts.py`.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from lnbench.bench import quiet, schedule
 from lnbench.bench.audit import audit
-from lnbench.bench.calls import Checker, Failed, Inputs, Lane, TimedCall
-from lnbench.bench.record import Block, Contender, Fault, Item, Timing
-from lnbench.bench.world import World
-from lnbench.errors import BackendBroken
+from lnbench.bench.budget import Spent
+from lnbench.bench.calls import Failed, Lane, TimedCall
+from lnbench.bench.crew import Circumstances, Crew, Memory
+from lnbench.bench.record import Block, Fault, Item, Timing
+
+T = TypeVar("T")
 
 BIG_LOAD = 16 << 20  # bytes of x above which inputs are changed before some samples only
 RECHECKS = 16  # one timed call in so many is checked again, and one per backend and item at least
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What holds for every epoch of a run. audit: look for timings that are not honest, once per item and backend."""
-
-    seed: int = 0
-    timeout: float = 60.0
-    freeze: bool = False
-    audit: bool = True
-    allocator: str = "keep"
-    cold_bytes: int = 3 * (32 << 20)
-    floor_ns: int = schedule.FLOOR_NS
-    ceiling_ns: int = schedule.CEILING_NS
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Memory:
-    """What epochs hand on: inner counts and the cost of a round by item, what was audited, inputs and checked bits."""
-
-    world: World
-    inner: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    round_seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    audited: set[tuple[tuple[str, str, str], str]] = field(default_factory=set)
-    inputs: Inputs = field(init=False)
-    checker: Checker = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.inputs, self.checker = Inputs(self.world), Checker(self.world)
-
-
-@dataclass(slots=True)
-class Crew:
-    """The workers of one epoch with one thread count. A context manager that ends them all.
-
-    broken: why a contender has no worker.
-    """
-
-    lanes: dict[str, Lane] = field(default_factory=dict)
-    broken: dict[str, Fault] = field(default_factory=dict)
-
-    @classmethod
-    def start(
-        cls, contenders: Sequence[Contender], threads: int, rng: np.random.Generator, memory: Memory, how: Circumstances
-    ) -> Crew:
-        """Starts all workers in random order. Raises Unavailable or UnknownBackend; a broken one is noted."""
-        crew = cls()
-        for number in schedule.shuffled(len(contenders), rng):
-            contender = contenders[number]
-            variables = {**how.environment, **dict(contender.environment), **schedule.random_environment(rng)}
-            session = memory.world.open_session(
-                contender.spec, threads=threads, timeout=how.timeout, environment=variables, allocator=how.allocator
-            )
-            crew.lanes[contender.name] = Lane(
-                contender, session, memory.world, memory.inputs, memory.checker, restless=how.freeze
-            )
-        try:
-            crew._wait()
-        except BaseException:
-            crew.close()
-            raise
-        return crew
-
-    def _wait(self) -> None:
-        """Lets all workers start, as many at once as there are processors: importing a framework takes seconds."""
-        with ThreadPoolExecutor(max(1, min(len(self.lanes), os.cpu_count() or 1))) as pool:
-            started = {name: pool.submit(_start, lane) for name, lane in self.lanes.items()}
-        for name, result in started.items():
-            try:
-                result.result()
-            except BackendBroken as error:
-                self.lanes.pop(name).session.close()
-                self.broken[name] = Fault(str(error), crashed=True)
-
-    def close(self) -> None:
-        for lane in self.lanes.values():
-            lane.session.close()
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _start(lane: Lane) -> None:
-    _ = lane.session.description
-
-
 @dataclass(slots=True)
 class Measured:
-    """What became of one item in one epoch."""
+    """What became of one item in one epoch, and what it cost."""
 
     block: Block | None = None
+    spent: Spent = field(default_factory=Spent)
     faults: dict[str, Fault] = field(default_factory=dict)
     suspicions: dict[str, str] = field(default_factory=dict)
 
@@ -144,24 +56,40 @@ class ItemRun:
 
     def measure(self, names: Iterable[str], stage: int, epoch: int, rounds: Callable[[int], int]) -> Measured:
         """Prepares, checks, audits and times the backends `names`; `rounds(lanes)` says how often."""
-        started = self.memory.world.now()
+        started, judged = self._now(), self.memory.judged
+        once = sampling = 0.0
+        done = lanes = 0
         try:
             self._prepare(names)
-            self._audit()
+            _, once = self._clocked(self._audit)
+            lanes = len(self._calls)
             if self._calls:
-                timings, done = self._rounds(rounds(len(self._calls)))
+                wanted = rounds(lanes)
+                (timings, done), sampling = self._clocked(lambda: self._rounds(wanted))
                 self._last_checks()
                 self._found.block = self._block(stage, epoch, done, timings, started)
         finally:
             for call in self._calls.values():
                 call.close()
+        judged = self.memory.judged - judged
+        fixed = self._now() - started - once - sampling - judged
+        self._found.spent = Spent(once, judged, max(0.0, fixed), sampling, done, max(1, lanes))
         return self._found
 
+    def _now(self) -> float:
+        return self.memory.world.now()
+
+    def _clocked(self, action: Callable[[], T]) -> tuple[T, float]:
+        """What `action` returns, and the seconds that it takes beside judging."""
+        before, judged = self._now(), self.memory.judged
+        result = action()
+        return result, self._now() - before - (self.memory.judged - judged)
+
     def _block(self, stage: int, epoch: int, done: int, timings: list[Timing], started: float) -> Block | None:
-        world, names = self.memory.world, tuple(self._calls)
+        names = tuple(self._calls)
         kept = tuple(t for t in timings if t.backend in names and t.round < done)
-        seconds = world.now() - started
-        block = Block(self.item, stage, epoch, done, names, kept, seconds, dict(world.machine()))
+        machine = dict(self.memory.world.machine())
+        block = Block(self.item, stage, epoch, done, names, kept, self._now() - started, machine)
         return block if done and block.is_complete else None
 
     def _guard(self, name: str, action: Callable[[], None]) -> bool:
@@ -209,6 +137,8 @@ class ItemRun:
             if self._guard(name, look):
                 self.memory.audited.add((key, name))
             quiet.settle(call.lane, call.lane.world)
+        for call in self._calls.values():
+            self.memory.inputs.forget(call.item.case)
 
     def _inner(self) -> int:
         """The number of calls in a sample, found when the item is met first."""

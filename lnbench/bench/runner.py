@@ -7,13 +7,15 @@ Owns the loop, the budget and what an interruption leaves. Measuring is `epoch.p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lnbench.bench import schedule, stopping, verdicts
-from lnbench.bench.epoch import Circumstances, Crew, ItemRun, Measured, Memory
+from lnbench.bench.budget import Budget, Key, Need
+from lnbench.bench.crew import Circumstances, Crew, Memory
+from lnbench.bench.epoch import ItemRun, Measured
 from lnbench.bench.outcome import Listener, Outcome, Progress
 from lnbench.bench.record import RETEST, SCREEN, Block, Contender, Fault, Item, Row
 from lnbench.bench.verdicts import Evidence, Rules
@@ -21,6 +23,7 @@ from lnbench.bench.world import World
 
 TWIN = "(copy of the baseline)"
 PILOT_SHARE = 0.55  # share of the budget for the pilot when a gate may have to measure suspects again
+SAMPLES_SHARE = 0.4  # share of the budget for samples, while costs are not known yet
 CRASHES_ALLOWED = 3
 
 
@@ -61,17 +64,19 @@ class Course:
     listener: Listener
     evidence: Evidence = field(default_factory=Evidence)
     memory: Memory = field(init=False)
-    budget: stopping.Budget = field(init=False)
+    budget: Budget = field(init=False)
     _epochs: dict[int, int] = field(default_factory=lambda: {SCREEN: 0, RETEST: 0})
-    _rate: float = 0.0  # seconds per byte, the slowest item seen: what unknown items are expected to cost
     _limit: float = math.inf
+    _promised: dict[Key, int] = field(default_factory=dict)  # epochs that items are still to get, as planned last
+    _rounds: dict[Key, tuple[int, int]] = field(default_factory=dict)  # least and wanted
+    _too_long: set[Key] = field(default_factory=set)  # items that the time does not allow any more
     _crashes: dict[str, int] = field(default_factory=dict)
-    _wanted: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _wanted: dict[Key, int] = field(default_factory=dict)
     _progress: Progress = field(default_factory=lambda: Progress("", 0, 0, 0, math.inf))
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.world)
-        self.budget = stopping.Budget(self.rules.plan.budget, self.world.now())
+        self.budget = Budget(self.rules.plan.budget, self.world.now())
 
     def resume(self, blocks: Iterable[Block]) -> None:
         """Takes in blocks of an earlier run."""
@@ -102,48 +107,46 @@ class Course:
 
     def _screen(self) -> None:
         """The pilot's epochs for all items, then more for those whose spread asks for it."""
-        pilot = self.rules.plan.pilot
-        while missing := [i for i in self.items if self._missing(i) > 0]:
-            first = [i for i in missing if self._done(i) < pilot]
-            self._limit = self._full - self._reserved(bool(first))
-            if self._epoch(first or missing, SCREEN, self._pressing):
+        keeps_time = self.rules.gate and self.rules.plan.budget is not None
+        while True:
+            missing = {i.key: n for i in self.items if (n := self._missing(i)) > 0}
+            self._limit = self._full - (self._reserved(missing) if keeps_time else 0.0)
+            if self._epoch(missing, SCREEN):
                 continue
-            if self._limit == self._full or self._suspects():
+            if not keeps_time or self._suspects():
                 break
-            self._limit = self._full
-            if not self._epoch(first or missing, SCREEN, self._pressing):
-                break
+            keeps_time = False  # nothing to be measured again: the time kept back is free
+            self._too_long.clear()
+        for item in self.items:
+            self.evidence.first_seconds[item.key] = self._cost(item)
 
     @property
     def _full(self) -> float:
         return math.inf if self.rules.plan.budget is None else self.rules.plan.budget
 
-    def _reserved(self, in_pilot: bool) -> float:
-        """Seconds kept back for measuring suspects again, where a gate asks for it."""
-        if not self.rules.gate or self.rules.plan.budget is None:
-            return 0.0
-        if in_pilot:
-            return (1 - PILOT_SHARE) * self.rules.plan.budget
-        again = sum(max(r.epochs, 1) * self._cost(r.item) for r in self._suspects())
-        return again + self.rules.plan.pilot * self.budget.cost("start") * bool(again)
+    def _reserved(self, missing: Mapping[Key, int]) -> float:
+        """Seconds kept back for measuring suspects again."""
+        if any(self._done(i) < self.rules.plan.pilot for i in self.items if i.key in missing):
+            return (1 - PILOT_SHARE) * self._full
+        again = sum(max(r.epochs, 1) * self.evidence.epoch_seconds.get(r.item.key, 0.0) for r in self._suspects())
+        return again + self.rules.plan.pilot * self.budget.start * bool(again)
 
     def _suspects(self) -> list[Row]:
-        if not self.rules.gate:
-            return []
-        return verdicts.suspects(self.items, self.contenders, self.evidence, self.rules)
+        return verdicts.suspects(self.items, self.contenders, self.evidence, self.rules) if self.rules.gate else []
 
     def _retest(self) -> None:
         """Fresh epochs, as many as the first stage had, for the items that look slower."""
         self._limit, slow = self._full, self._suspects()
+        self._too_long.clear()
         wanted = {row.item.key: max(row.epochs, self.rules.plan.pilot) for row in slow}
         names = {row.backend for row in slow} | {self.rules.baseline}
         while True:
-            todo = [i for i in self.items if len(self.evidence.of(i, RETEST)) < wanted.get(i.key, 0) and self._alive(i)]
-            if not todo or not self._epoch(todo, RETEST, lambda item: 0.0, names):
+            owed = {i.key: wanted.get(i.key, 0) - self._done(i, RETEST) for i in self.items if self._alive(i)}
+            if not self._epoch({key: n for key, n in owed.items() if n > 0}, RETEST, names):
                 return
 
-    def _done(self, item: Item) -> int:
-        return len(self.evidence.of(item, SCREEN))
+    def _done(self, item: Item, stage: int = SCREEN) -> int:
+        return len(self.evidence.of(item, stage))
 
     def _missing(self, item: Item) -> int:
         """Epochs that an item still wants: the pilot's, then what Stein's rule found in the pilot's spread."""
@@ -166,47 +169,56 @@ class Course:
 
     def _pressing(self, item: Item) -> float:
         """How far an item is from being decided; those farthest are measured first when time is short."""
-        if self._done(item) < self.rules.plan.pilot:
-            return 1e9 - self._done(item)
         return max(self._spreads(item), default=0.0)
 
     # One epoch
 
-    def _epoch(
-        self, todo: list[Item], stage: int, pressing: Callable[[Item], float], names: set[str] | None = None
-    ) -> bool:
-        """One set of fresh workers for each thread count; False when the time is up."""
+    def _epoch(self, owed: Mapping[Key, int], stage: int, names: set[str] | None = None) -> bool:
+        """One set of fresh workers for each thread count; False when nothing is owed or the time is up.
+
+        owed: epochs that items still want, by key.
+        """
         number = self._epochs[stage]
         rng = schedule.generator(self.how.seed, stage, number)
-        before = sum(len(b) for b in self.evidence.blocks.values())
+        todo = self._chosen(owed, stage)
+        before = {i.key: self._done(i, stage) for i in todo}
         for threads in sorted({i.case.threads for i in todo}):
             mine = [i for i in todo if i.case.threads == threads]
             order = [mine[k] for k in schedule.shuffled(len(mine), rng)]
-            if number == 0:
+            if not all(self.budget.is_known(i.key) for i in order):
                 order.sort(key=lambda i: i.case.bytes)  # costs of small items foretell those of large ones
-            elif not self._fits_all(order):
-                order.sort(key=pressing, reverse=True)
             who = [c for c in self.contenders if names is None or c.name in names]
             who = [c for c in who if any((i.key, c.name) not in self.evidence.faults for i in mine)]
-            if order and self._fits("start", min(self._cost(i) for i in order)):
+            if min(self._cost(i) for i in order) + self.budget.start <= self._left():
                 self._crew(order, who, threads, stage, number)
         self._epochs[stage] = number + 1
-        return sum(len(b) for b in self.evidence.blocks.values()) > before
+        self._too_long |= {i.key for i in todo if self._done(i, stage) == before[i.key]}
+        return bool(todo)
+
+    def _chosen(self, owed: Mapping[Key, int], stage: int) -> list[Item]:
+        """The items of the next epoch: in the pilot those that the time allows, afterwards the most uncertain ones."""
+        owing = [i for i in self.items if i.key in owed and i.key not in self._too_long]
+        first = [i for i in owing if stage == RETEST or self._done(i) < self.rules.plan.pilot]
+        found = self.budget.choose([self._need(i, owed[i.key]) for i in first], self._left())
+        if not found:
+            rest = sorted((i for i in owing if i not in first), key=self._pressing, reverse=True)
+            found = self.budget.in_order([self._need(i, owed[i.key]) for i in rest], self._left())
+        self._promised = {need.key: need.epochs for need in found}
+        return [i for i in owing if i.key in self._promised]
 
     def _crew(self, order: list[Item], who: list[Contender], threads: int, stage: int, number: int) -> None:
         rng = schedule.generator(self.how.seed, stage, number, threads)
         start = self.world.now()
         with Crew.start(who, threads, rng, self.memory, self.how) as crew:
             began = self.world.now() - start
-            self.budget.note("start", began)
+            self.budget.note_start(began)
             for item in order:
                 for name, fault in crew.broken.items():
                     self.evidence.faults.setdefault((item.key, name), fault)
-                if self._cost(item) > self._left():
-                    continue
-                self._progress = self._where(item, number)
-                self._tick()
-                self._item(item, crew, stage, number, rng.spawn(1)[0], began / len(order))
+                if self._fits(item):
+                    self._progress = self._where(item, number)
+                    self._tick()
+                    self._item(item, crew, stage, number, rng.spawn(1)[0], began / len(order))
 
     def _item(self, item: Item, crew: Crew, stage: int, number: int, rng: np.random.Generator, share: float) -> None:
         names = [c.name for c in self.contenders if c.name in crew.lanes]
@@ -214,11 +226,10 @@ class Course:
         start = self.world.now()
         deadline = math.inf if self.budget.seconds is None else self.budget.started + self._limit
         part = ItemRun(item, crew, self.memory, self.how, rng, deadline, self._tick)
-        found = part.measure(names, stage, number, lambda lanes: self._rounds(item, lanes, share))
-        seconds = self.world.now() - start
-        self.budget.note(item.key, seconds)
-        self._rate = max(self._rate, seconds / max(item.case.bytes, 1 << 16))
-        self.evidence.epoch_seconds[item.key] = seconds + share
+        found = part.measure(names, stage, number, lambda lanes: self._how_many(item, lanes, share))
+        self.budget.note(item.key, item.case.bytes, found.spent)
+        self._promised[item.key] -= 1
+        self.evidence.epoch_seconds[item.key] = self.world.now() - start + share
         self._learn(item, found)
 
     def _learn(self, item: Item, found: Measured) -> None:
@@ -238,16 +249,17 @@ class Course:
             if not contender.hidden:
                 self.listener.on_row(verdicts.row_of(item, contender.name, self.evidence, self.rules))
 
-    def _rounds(self, item: Item, lanes: int, share: float) -> int:
-        """Rounds of this epoch: a few at first, then what costs and spreads ask for, never beyond the time."""
-        plan, blocks = self.rules.plan, self.evidence.of(item, SCREEN)
-        cost = self.memory.round_seconds.get(item.key, 0.0)
-        rest = sum(max(0, plan.pilot - self._done(i)) * self._cost(i) for i in self.items)
-        if blocks and rest > self._left():
-            return lanes
-        if len(blocks) < stopping.LEARNED or plan.rounds is not None:
-            return stopping.first_rounds(lanes, plan, cost)
-        return stopping.rounds_for(blocks, self.rules.baseline, self._spreads(item), lanes, plan, share, cost)
+    def _how_many(self, item: Item, lanes: int, share: float) -> int:
+        """Rounds of this epoch: a few at first, then what costs and spreads ask for, and what the time allows."""
+        plan, blocks, base = self.rules.plan, self.evidence.of(item, SCREEN), self.rules.baseline
+        cost = self.budget.round(item.key, self.memory.round_seconds.get(item.key, 0.0))
+        before = self.budget.fixed(item.key) + share
+        least, wanted = stopping.rounds_for(blocks, base, self._spreads(item), lanes, plan, before, cost)
+        self._rounds[item.key] = least, wanted
+        if self.budget.is_known(item.key) or plan.rounds is not None:
+            return self.budget.rounds(self._need(item, 1), self._needs(), self._left(), lanes)
+        fair = SAMPLES_SHARE * self._limit / (len(self.items) * plan.pilot)
+        return wanted if cost * wanted <= fair else max(lanes, int(fair / cost / lanes) * lanes)
 
     # Time
 
@@ -257,13 +269,20 @@ class Course:
         return self._limit - (self.world.now() - self.budget.started)
 
     def _cost(self, item: Item) -> float:
-        return self.budget.cost(item.key, self._rate * max(item.case.bytes, 1 << 16))
+        return self.budget.longest(item.key, item.case.bytes)
 
-    def _fits(self, what: object, more: float) -> bool:
-        return self.budget.cost(what) + more <= self._left()
+    def _fits(self, item: Item) -> bool:
+        if self.budget.is_known(item.key):
+            return self._cost(item) <= self._left()
+        return self.budget.fits_first(item.key, item.case.bytes, self.budget.promised(self._needs()), self._left())
 
-    def _fits_all(self, order: list[Item]) -> bool:
-        return self._fits("start", sum(self._cost(i) for i in order))
+    def _need(self, item: Item, epochs: int) -> Need:
+        least, wanted = self._rounds.get(item.key, (1, 1))
+        return Need(item.key, item.case.bytes, epochs, self._done(item), least, wanted)
+
+    def _needs(self) -> list[Need]:
+        """What is still promised."""
+        return [self._need(i, n) for i in self.items if (n := self._promised.get(i.key, 0)) > 0]
 
     def _where(self, item: Item, number: int) -> Progress:
         missing = {i.key: max(0, self._missing(i)) for i in self.items}

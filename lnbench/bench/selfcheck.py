@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lnbench.bench.epoch import Circumstances
+from lnbench.bench.crew import Circumstances
 from lnbench.bench.outcome import Listener
 from lnbench.bench.record import Block, Contender, Item
 from lnbench.bench.runner import run

@@ -30,12 +30,14 @@ class Evidence:
     """Everything that a run has seen so far.
 
     faults and suspicions: by item key and backend name. epoch_seconds: what one more epoch of an item costs, by key.
+    first_seconds: what the first epoch of an item that was not measured would have taken.
     """
 
     blocks: dict[tuple[Key, int], list[Block]] = field(default_factory=dict)
     faults: dict[tuple[Key, str], Fault] = field(default_factory=dict)
     suspicions: dict[tuple[Key, str], str] = field(default_factory=dict)
     epoch_seconds: dict[Key, float] = field(default_factory=dict)
+    first_seconds: dict[Key, float] = field(default_factory=dict)
     _summaries: dict[tuple[Key, int, int, str], float] = field(default_factory=dict, repr=False)
 
     def of(self, item: Item, stage: int) -> list[Block]:
@@ -109,7 +111,9 @@ def row_of(item: Item, name: str, evidence: Evidence, rules: Rules, stage: int =
         return replace(row, verdict=word, reason=fault.reason, crashed=fault.crashed)
     row = _timed(row, evidence, rules, stage)
     if row.seconds is None:
-        return replace(row, reason="not measured: the time was up before its first epoch ended")
+        needed = evidence.first_seconds.get(item.key) or None
+        more = f", which takes about {math.ceil(needed)} s" if needed else ""
+        return replace(row, reason=f"not measured: the time was up before its first epoch{more}", needs_seconds=needed)
     if name == rules.baseline:
         row = replace(row, verdict=Word.BASELINE, ratio=1.0)
     else:

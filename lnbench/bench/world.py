@@ -101,7 +101,10 @@ def is_runnable(pid: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The outside. now: a monotonic clock in seconds. machine: what disturbs at this moment (load, pressure)."""
+    """The outside. now: a monotonic clock in seconds. machine: what disturbs at this moment (load, pressure).
+
+    kept_bytes: memory for inputs that are kept from epoch to epoch; drawing large ones again costs seconds.
+    """
 
     truth: Truth
     open_session: Callable[..., SessionLike] = open_session
@@ -110,3 +113,4 @@ class World:
     sleep: Callable[[float], None] = time.sleep
     is_runnable: Callable[[int | None], bool] = is_runnable
     machine: Callable[[], Mapping[str, float]] = field(default=dict)
+    kept_bytes: int = 1 << 30

@@ -100,6 +100,7 @@ class BenchRun:
 
     @property
     def _world(self) -> World:
+        from lnbench import machine
         from lnbench.bench.world import World
         from lnbench.machine import noise
         from lnbench.verify.right import Right
@@ -108,27 +109,22 @@ class BenchRun:
             waiting = noise.pressure()
             return {"load": os.getloadavg()[0]} | ({} if waiting is None else {"pressure": waiting})
 
-        return World(Right(self._given["require"]), machine=disturbance)
+        kept = machine.spare_memory()
+        return World(Right(self._given["require"]), machine=disturbance, kept_bytes=kept)
 
     @property
     def _rules(self) -> Rules:
         from lnbench import api
-        from lnbench.bench.stopping import Plan
+        from lnbench.bench.stopping import plan_of
 
-        given, default = self._given, Plan()
-        plan = Plan(
-            pilot=given["epochs"] or default.pilot,
-            most_epochs=given["epochs"] or default.most_epochs,
-            margin=given["margin"],
-            budget=given["budget"],
-            rounds=given["rounds"],
-        )
-        return api.rules(plan, self._sides.baseline, gate="slower" in given["fail_on"])
+        given = self._given
+        wishes = {name: given[name] for name in ("epochs", "margin", "budget", "rounds")}
+        return api.rules(plan_of(**wishes), self._sides.baseline, gate="slower" in given["fail_on"])
 
     @property
     def _how(self) -> Any:
         from lnbench import machine
-        from lnbench.bench.epoch import Circumstances
+        from lnbench.bench.crew import Circumstances
 
         given = self._given
         return Circumstances(

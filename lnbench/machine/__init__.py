@@ -4,7 +4,7 @@ Reads and advises only; never changes a setting.
 """
 
 from lnbench.machine.bandwidth import Ceilings, ceilings, plan
-from lnbench.machine.facts import Cache, caches, environment, last_level_cache, processors
+from lnbench.machine.facts import Cache, caches, environment, last_level_cache, processors, spare_memory
 from lnbench.machine.installed import Installed, backends
 from lnbench.machine.noise import warnings
 
@@ -19,5 +19,6 @@ __all__ = [
     "last_level_cache",
     "plan",
     "processors",
+    "spare_memory",
     "warnings",
 ]

@@ -65,6 +65,13 @@ def memory_limit() -> int | None:
     return None
 
 
+def spare_memory() -> int:
+    """Bytes that a benchmark may keep beside what it measures: a quarter of what is free and allowed."""
+    import psutil
+
+    return min(psutil.virtual_memory().available, memory_limit() or 1 << 60) // 4
+
+
 @cache
 def caches() -> tuple[Cache, ...]:
     """Data caches of the first processor, smallest level first; empty where the system does not tell."""

@@ -192,7 +192,7 @@ class FakeSession:
         return FakeHandle(self, request).run()
 
     def open(self, request: Request) -> FakeHandle | Reply:
-        self.lab.clock.sleep(1e-3)
+        self.lab.clock.sleep(1e-3 + self.lab.preparing * request.case.bytes)
         self.open_handles += 1
         return FakeHandle(self, request)
 
@@ -245,11 +245,12 @@ class FakeSession:
 class FakeTruth:
     """Right is: every output is the sum of x (of dy for backward)."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    def __init__(self, lab: FakeLab) -> None:
+        self.lab, self.asked = lab, 0
 
     def is_right(self, case: Case, pass_: str, inputs: Any, outputs: Any, facts: Facts) -> str | None:
         self.asked += 1
+        self.lab.clock.sleep(self.lab.judging * case.bytes)
         wanted = np.sum(inputs["x" if pass_ == "forward" else "dy"], dtype=np.float64)
         bad = [n for n, a in outputs.items() if not np.all(a == wanted)]
         return f"{bad[0]} is wrong" if bad else None
@@ -260,17 +261,24 @@ class FakeTruth:
 
 @dataclass
 class FakeLab:
-    """Scripts by backend name, and everything that was done to their sessions."""
+    """Scripts by backend name, and everything that was done to their sessions.
+
+    preparing, judging, drawing: seconds per byte of x.
+    """
 
     scripts: dict[str, Script]
     seed: int = 0
+    preparing: float = 0.0
+    judging: float = 0.0
+    drawing: float = 0.0
     clock: FakeClock = field(default_factory=FakeClock)
-    truth: FakeTruth = field(default_factory=FakeTruth)
+    truth: FakeTruth = field(init=False)
     sessions: list[FakeSession] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
+        self.truth = FakeTruth(self)
 
     def open_session(
         self, spec: str, *, threads: int, timeout: float, environment: Mapping[str, str], allocator: str
@@ -279,6 +287,7 @@ class FakeLab:
         return self.sessions[-1]
 
     def draw(self, case: Case, *, variant: int = 0) -> dict[str, np.ndarray]:
+        self.clock.sleep(self.drawing * case.bytes)
         values = np.random.default_rng([case.seed, variant]).normal(size=case.shape).astype(np.float32)
         return {"x": values, "dy": -values}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lnbench.bench.epoch import Circumstances
+from lnbench.bench.crew import Circumstances
 from lnbench.bench.record import Contender, Item, Row, Word
 from lnbench.bench.runner import run
 from lnbench.bench.stopping import Plan

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnbench.bench.epoch import Circumstances
+from lnbench.bench.crew import Circumstances
 from lnbench.bench.outcome import Listener, Outcome
 from lnbench.bench.record import RETEST, SCREEN, Block, Contender, Item, Row, Word
 from lnbench.bench.runner import run

@@ -188,4 +188,4 @@ def test_epochs_follow_the_worst_spread_and_rounds_stay_whole_squares() -> None:
     assert [first_rounds(n, plan) for n in (1, 2, 3, 5, 11)] == [8, 8, 9, 10, 11]
     assert first_rounds(2, plan, cost=10.0) == 2
     blocks = [block(e, {"a": 1.0, "b": 1.0 + 0.01 * e}) for e in range(4)]
-    assert rounds_for(blocks, "a", [0.01], 2, plan, start=1.0, cost=0.001) % 2 == 0
+    assert rounds_for(blocks, "a", [0.01], 2, plan, fixed=1.0, cost=0.001)[1] % 2 == 0
