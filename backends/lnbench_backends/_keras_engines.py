@@ -117,10 +117,13 @@ class TensorflowCall:
             return dict(zip(("dx", *(f"d{n}" for n in known)), found, strict=True))
 
         self._wanted = ("x",) if pass_ == "forward" else ("x", "dy")
-        self._function = tf.function(forward if pass_ == "forward" else backward)
         self._arguments: list[Any] = []
         self._returned: dict[str, Any] = {}
         self.load()
+        # Traced once; a concrete function does not look at the types of its arguments in every call.
+        self._function = tf.function(forward if pass_ == "forward" else backward).get_concrete_function(
+            *self._arguments
+        )
         self.run()
 
     def load(self) -> None:

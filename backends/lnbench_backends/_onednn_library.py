@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from ctypes.util import find_library
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,18 @@ class Library:
             raise NotImplementedByOneDnn(name)
         if status:
             raise RuntimeError(f"{name} returned {status} ({STATUS.get(status, 'unknown')})")
+
+    def execution(self, primitive: c_void_p, count: c_int, arguments: Any) -> Callable[[], None]:
+        """Executes a primitive and waits for it: names and arguments are looked up once, not in every call."""
+        execute = partial(self.c.dnnl_primitive_execute, primitive, self.stream, count, arguments)
+        wait = partial(self.c.dnnl_stream_wait, self.stream)
+
+        def run() -> None:
+            status = execute() or wait()
+            if status:
+                raise RuntimeError(f"dnnl_primitive_execute returned {status} ({STATUS.get(status, 'unknown')})")
+
+        return run
 
     def use_threads(self, threads: int) -> None:
         """Sets the OpenMP thread count of this thread."""

@@ -49,10 +49,11 @@ def match_statistics(torch: Any, case: Case, tensors: Arguments) -> None:
 
 
 def _layer_norm(torch: Any, t: Arguments, case: Case) -> Built:
-    shape, epsilon = _normalized_shape(case), case.epsilon
+    # Returns new tensors: with `out=` torch computes them just so, and then copies.
+    operator, shape, epsilon = torch.native_layer_norm, _normalized_shape(case), case.epsilon
 
     def function(x: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
-        return tuple(torch.native_layer_norm(x, shape, gamma, beta, epsilon))
+        return operator(x, shape, gamma, beta, epsilon)  # type: ignore[no-any-return]
 
     return ("y", "mean", "rstd"), function, (t["x"], t.get("gamma"), t.get("beta"))
 
@@ -66,7 +67,7 @@ def _layer_norm_grad(torch: Any, t: Arguments, case: Case) -> Built:
     bias = torch.empty(shape, dtype=_affine_dtype(torch, case), device=t["x"].device) if case.beta else None
 
     def function(dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any, bias: Any) -> tuple[Any, ...]:
-        return tuple(backward(dy, x, shape, mean, rstd, gamma, bias, wanted))
+        return backward(dy, x, shape, mean, rstd, gamma, bias, wanted)  # type: ignore[no-any-return]
 
     return ("dx", "dgamma", "dbeta"), function, (t["dy"], t["x"], t.get("gamma"), t["mean"], t["rstd"], bias)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,9 @@ def import_jax() -> Any:
     os.environ["NPROC"] = str(process_threads())
     jax = require("jax", "jax")
     jax.config.update("jax_enable_x64", True)
+    with suppress(AttributeError):  # a flag of later versions
+        # Every run waits for its result: handing it to another thread first only costs, half of a small call.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     return jax
 
 

@@ -7,7 +7,7 @@ timed part. The statistic is the variance.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ctypes import byref, c_int, c_void_p
+from ctypes import c_int, c_void_p
 
 import numpy as np
 
@@ -84,7 +84,8 @@ class _OneDnnCall:
         self._primitive = self._library.primitive(self._descriptor(case, pass_))
         memories = {n: self._library.memory(self._layouts[n], r.array.ctypes.data) for n, r in rows.items()}
         pairs = [onednn.Argument(onednn.ARGUMENTS[n], m) for n, m in memories.items()]
-        self._count, self._arguments = c_int(len(pairs)), (onednn.Argument * len(pairs))(*pairs)
+        arguments = (onednn.Argument * len(pairs))(*pairs)
+        self._execute = self._library.execution(self._primitive, c_int(len(pairs)), arguments)
 
     def _descriptor(self, case: Case, pass_: str) -> c_void_p:
         """The primitive's descriptor, built from the tensors of this pass."""
@@ -102,9 +103,7 @@ class _OneDnnCall:
 
     def run(self) -> None:
         self._backend.use_threads(self._threads)
-        library = self._library
-        library.call("dnnl_primitive_execute", self._primitive, library.stream, self._count, byref(self._arguments))
-        library.call("dnnl_stream_wait", library.stream)
+        self._execute()
 
     def outputs(self) -> Mapping[str, Array]:
         return {n: rows.result() for n, rows in self._out.items()}

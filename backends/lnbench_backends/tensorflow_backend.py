@@ -126,12 +126,14 @@ def _backward(tf: Any, case: Case) -> Callable[[Mapping[str, Any]], dict[str, An
 
 
 class _TensorflowCall:
-    def __init__(self, tf: Any, function: Callable[[Mapping[str, Any]], dict[str, Any]], arrays: Mapping[str, Array]):
-        self._tf, self._function, self._sources = tf, function, dict(arrays)
+    def __init__(self, tf: Any, function: Any, arrays: Mapping[str, Array]):
+        self._tf, self._sources = tf, dict(arrays)
         self._arguments: dict[str, Any] = {}
         self._returned: dict[str, Any] = {}
         self.load()
-        self.run()  # traces
+        # Traced once; a concrete function does not look at the types of its arguments in every call.
+        self._function = function.get_concrete_function(self._arguments)
+        self.run()
 
     def load(self) -> None:
         self._arguments = {n: self._tf.constant(np.ascontiguousarray(a)) for n, a in self._sources.items()}

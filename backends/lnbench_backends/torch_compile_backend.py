@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lnbench.case import Case
@@ -39,6 +41,9 @@ class TorchCompileBackend(TorchBackend):
             raise Unavailable("torch.compile needs a C++ compiler; install g++ or clang++, or name one in CXX")
         # Compile in this process: helper processes would outlive a call and count as its threads.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        # A worker may be killed while it compiles: what it leaves half written is not to be loaded by a later run.
+        cache = Path(tempfile.gettempdir()) / f"lnbench-inductor-{os.getuid()}-{os.getppid()}"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         torch = super()._torch()
         config = torch._dynamo.config
         for limit in (
