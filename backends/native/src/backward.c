@@ -13,8 +13,7 @@ INLINE void *partial(const struct lnb_task *t, int64_t block, int which) {
 INLINE void blocks(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
     pass p = pass_of(t, type, affine);
     for (int64_t b = first; b < last; b++) {
-        reader in;
-        in.fresh = 1;
+        reader in = {.fresh = 1};
         in.dgamma = p.params ? partial(t, b, 0) : NULL;
         in.dbeta = p.params ? partial(t, b, 1) : NULL;
         backward_span(&p, &in, b * t->block_rows, least(p.c->rows, (b + 1) * t->block_rows));
@@ -32,15 +31,14 @@ static void start(const struct lnb_task *t) {
 
 /* Column split: chunks outside, rows inside, so that the partial sums of a chunk stay in the cache. */
 INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, int rows, int64_t row, int64_t i) {
-    moments2 m;
     EACH(rows, {
         in->x[r] = x_row(p, row + r);
         in->dy[r] = dy_row(p, row + r);
         in->stat[r] = *stat_at(t, row + r);
     });
-    add_chunk(p, in, &m, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
+    add_chunk(p, in, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
     double sums[2 * PAIR];
-    chunk_values(&m, sums);
+    chunk_values(&in->m, sums);
     EACH(rows, {
         t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
     });
@@ -51,7 +49,7 @@ INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type
     pass p = pass_of(t, type, affine);
     for (int64_t b = 0; b < t->blocks; b++) {
         int64_t end = least(p.c->rows, (b + 1) * t->block_rows);
-        reader in;
+        reader in = {.fresh = 1};
         in.dgamma = p.params ? partial(t, b, 0) : NULL;
         in.dbeta = p.params ? partial(t, b, 1) : NULL;
         for (int64_t i = first; i < last; i++) {

@@ -2,8 +2,9 @@
  * Backward, rows. Rows are taken by pairs. A pair is first added up: sums of g and g * xhat for each row, and the pair's
  * share of dgamma and dbeta, which is formed in registers and then added to the partial sums of the block, so those are
  * loaded and stored once for two rows. Then dx is written. x and dy are read from memory once; the second reading finds
- * them in the cache. For tensors larger than the cache one loop adds up the next pair while it writes the present
- * one, so that the memory is read and written at the same time.
+ * them in the cache. For tensors larger than the cache pairs go in groups, tile by tile, and both loops ask for a part of
+ * the next group, so that the memory is never idle. (One loop that adds up and writes, as forward has it, is slower
+ * here: it loads from more places than the first-level cache has ways.)
  */
 #ifndef LNB_BACKWARD_ROWS_H
 #define LNB_BACKWARD_ROWS_H
@@ -13,18 +14,24 @@
 /* One chain per row is enough: a turn of the loop takes longer than an addition. */
 enum { BACKWARD_CHUNK = LANES == 1 ? 32 : 64 * LANES, REAL_TYPE = LNB_REAL == 32 ? LNB_F32 : LNB_F64 };
 
-/* A pair that is being added up, and where the gradients of the parameters go. */
+/* Sums of g and g * xhat over a chunk, per row. */
 typedef struct {
-    const void *x[PAIR], *dy[PAIR], *ahead_x[PAIR], *ahead_dy[PAIR];
+    vec g[PAIR], gx[PAIR];
+} moments2;
+
+/* A pair that is being added up. `ahead`, here and below: what memory is asked for meanwhile, or NULL. */
+typedef struct {
+    const void *x[PAIR], *dy[PAIR], *ahead[PAIR];
     row_stat stat[PAIR];
+    moments2 m;
     wide g[PAIR], gx[PAIR];
-    void *dgamma, *dbeta;
-    int fresh; /* nothing is in dgamma and dbeta yet */
+    void *dgamma, *dbeta; /* where the gradients of the parameters go */
+    int fresh;            /* nothing is there yet */
 } reader;
 
 /* A pair whose dx is being written. */
 typedef struct {
-    const void *x[PAIR], *dy[PAIR];
+    const void *x[PAIR], *dy[PAIR], *ahead[PAIR];
     void *dx[PAIR];
     row_stat stat[PAIR];
     int64_t peel;
@@ -46,10 +53,11 @@ INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
 INLINE const void *dy_row(const pass *p, int64_t row) { return at(p->c->dy, row * p->c->dy_row_stride, p->type); }
 
-/* Sums of g and g * xhat over a chunk, per row. */
-typedef struct {
-    vec g[PAIR], gx[PAIR];
-} moments2;
+INLINE moments2 moments2_zero(void) { return (moments2){{v_zero(), v_zero()}, {v_zero(), v_zero()}}; }
+
+INLINE void ask(const void *const ahead[PAIR], int64_t j, int t) {
+    EACH(PAIR, prefetch(at(ahead[r], j, t), LANES * size_of(t)););
+}
 
 /* One vector of columns of one row; share: its part of dgamma and dbeta. */
 INLINE void add_one(moments2 *m, int r, vec dy, vec xhat, vec gamma, vec share[2]) {
@@ -122,9 +130,16 @@ INLINE void put_some(const pass *p, const writer *w, const tilt *k, int rows, in
 
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     tilt k[PAIR];
-    EACH(rows, k[r] = tilt_of(&w->stat[r]););
-    for (; j + LANES <= end; j += LANES) put(p, w, k, rows, j, stream);
-    if (j < end) put_some(p, w, k, rows, j, end - j);
+    const writer own = *w; /* a copy that no store can change stays in registers */
+    EACH(rows, k[r] = tilt_of(&own.stat[r]););
+    if (own.ahead[0]) {
+        for (; j + LANES <= end; j += LANES) {
+            ask(own.ahead, j, p->type);
+            put(p, &own, k, rows, j, stream);
+        }
+    }
+    for (; j + LANES <= end; j += LANES) put(p, &own, k, rows, j, stream);
+    if (j < end) put_some(p, &own, k, rows, j, end - j);
 }
 
 INLINE void write_pair(const pass *p, const writer *w, int rows) {
@@ -138,59 +153,42 @@ INLINE void chunk_values(const moments2 *m, double sums[2 * PAIR]) {
     v_sum4(v, sums);
 }
 
-INLINE void end_chunk(reader *in, const moments2 *m, int rows, int first) {
+/* Adds columns [j, end) of a pair. */
+INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t end) {
+    const reader own = *in; /* a copy that no store can change stays in registers */
+    if (own.ahead[0]) {
+        for (; j + LANES <= end; j += LANES) {
+            ask(own.ahead, j, p->type);
+            add(p, &own, s, m, rows, j);
+        }
+    }
+    for (; j + LANES <= end; j += LANES) add(p, &own, s, m, rows, j);
+    if (j < end) add_some(p, &own, s, m, rows, j, end - j);
+}
+
+/* Adds columns [begin, end) to the sums of a pair, which begin anew with every chunk. */
+INLINE void add_chunk(const pass *p, reader *in, int rows, int64_t begin, int64_t end) {
+    scale s[PAIR];
+    moments2 m = begin % BACKWARD_CHUNK ? in->m : moments2_zero();
+    EACH(rows, s[r] = scale_of(&in->stat[r]););
+    add_range(p, in, s, &m, rows, begin, end);
+    in->m = m;
+}
+
+INLINE void end_chunk(reader *in, int rows, int first) {
     double sums[2 * PAIR];
-    chunk_values(m, sums);
+    chunk_values(&in->m, sums);
     EACH(rows, {
         in->g[r] = first ? (wide){sums[2 * r], 0} : wide_add(in->g[r], sums[2 * r]);
         in->gx[r] = first ? (wide){sums[2 * r + 1], 0} : wide_add(in->gx[r], sums[2 * r + 1]);
     });
 }
 
-/* Adds columns [j, b) of a pair. */
-INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t b) {
-    for (; j + LANES <= b; j += LANES) add(p, in, s, m, rows, j);
-    if (j < b) add_some(p, in, s, m, rows, j, b - j);
-}
-
-INLINE void add_chunk(const pass *p, const reader *in, moments2 *m, int rows, int64_t a, int64_t b) {
-    scale s[PAIR];
-    *m = (moments2){{v_zero(), v_zero()}, {v_zero(), v_zero()}};
-    EACH(rows, s[r] = scale_of(&in->stat[r]););
-    add_range(p, in, s, m, rows, a, b);
-}
-
 INLINE void add_pair(const pass *p, reader *in, int rows) {
     for (int64_t a = 0; a < p->n; a += BACKWARD_CHUNK) {
-        moments2 m;
-        add_chunk(p, in, &m, rows, a, least(p->n, a + BACKWARD_CHUNK));
-        end_chunk(in, &m, rows, a == 0);
+        add_chunk(p, in, rows, a, least(p->n, a + BACKWARD_CHUNK));
+        end_chunk(in, rows, a == 0);
     }
-}
-
-/* Adds columns [a, b) of `in`; meanwhile writes `out`, vectors shifted by its peel, up to the column returned. */
-INLINE int64_t add_and_put(const pass *p, reader *in, const writer *out, int64_t a, int64_t b) {
-    const int t = p->type;
-    moments2 m;
-    scale s[PAIR];
-    tilt k[PAIR];
-    EACH(PAIR, {
-        s[r] = scale_of(&in->stat[r]);
-        k[r] = tilt_of(&out->stat[r]);
-        m.g[r] = m.gx[r] = v_zero();
-    });
-    int64_t j = a, both = least(b, p->n - out->peel);
-    for (; j + LANES <= both; j += LANES) {
-        EACH(PAIR, {
-            prefetch(at(in->ahead_x[r], j - a, t), LANES * size_of(t));
-            prefetch(at(in->ahead_dy[r], j - a, t), LANES * size_of(t));
-        });
-        add(p, in, s, &m, PAIR, j);
-        put(p, out, k, PAIR, j + out->peel, p->stream);
-    }
-    add_range(p, in, s, &m, PAIR, j, b);
-    end_chunk(in, &m, PAIR, a == 0);
-    return j > a ? j + out->peel : -1;
 }
 
 INLINE row_stat stat_of(const pass *p, int64_t row) {
@@ -210,7 +208,7 @@ INLINE void open_pair(const pass *p, reader *in, int rows, int64_t row) {
 }
 
 /* Makes the rows that have been added up the ones to write. */
-INLINE void close_pair(const pass *p, reader *in, writer *out, int rows, int64_t row) {
+INLINE void close_pair(const pass *p, const reader *in, writer *out, int rows, int64_t row) {
     EACH(rows, {
         out->x[r] = in->x[r];
         out->dy[r] = in->dy[r];
@@ -220,55 +218,87 @@ INLINE void close_pair(const pass *p, reader *in, writer *out, int rows, int64_t
         out->stat[r].mean_gx = (real)mean_of(wide_value(in->gx[r]), p->n);
     });
     out->peel = out->dx[0] ? elements_to_line(out->dx[0], p->n, p->type) : 0;
-    in->fresh = 0;
 }
 
-INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
-    int64_t written = out->peel;
-    put_range(p, out, PAIR, 0, out->peel, 0);
-    for (int64_t a = 0; a < p->n; a += BACKWARD_CHUNK) {
-        int64_t b = least(p->n, a + BACKWARD_CHUNK);
-        EACH(PAIR, {
-            int64_t next = least(row + PAIR + r, last - 1);
-            in->ahead_x[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, next);
-            in->ahead_dy[r] = b < p->n ? at(in->dy[r], b, p->type) : dy_row(p, next);
-        });
-        int64_t end = add_and_put(p, in, out, a, b);
-        if (end >= 0) written = end;
-    }
-    put_range(p, out, PAIR, written, p->n, p->stream);
-}
-
-INLINE void rows_apart(const pass *p, reader *in, writer *out, int64_t row, int rows) {
+/* One or two rows for which no memory is asked ahead, and whose lines of output may begin at different columns. */
+INLINE void rows_apart(const pass *p, reader *in, int64_t row, int rows) {
+    writer out;
     open_pair(p, in, rows, row);
     add_pair(p, in, rows);
-    close_pair(p, in, out, rows, row);
+    close_pair(p, in, &out, rows, row);
     EACH(rows, {
-        writer one = {.x = {out->x[r]}, .dy = {out->dy[r]}, .dx = {out->dx[r]}, .stat = {out->stat[r]}};
+        writer one = {.x = {out.x[r]}, .dy = {out.dy[r]}, .dx = {out.dx[r]}, .stat = {out.stat[r]}};
         one.peel = one.dx[0] ? elements_to_line(one.dx[0], p->n, p->type) : 0;
         write_pair(p, &one, 1);
     });
 }
 
-/* Rows whose lines of output begin at different columns are added up together but written one by one. */
-INLINE void backward_span(const pass *p, reader *in, int64_t row, int64_t last) {
-    writer out;
-    int together = p->t->ahead && p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0 && last - row >= 2 * PAIR;
-    if (!together) {
-        for (; row + PAIR <= last; row += PAIR) rows_apart(p, in, &out, row, PAIR);
-    } else {
-        open_pair(p, in, PAIR, row);
-        add_pair(p, in, PAIR);
-        for (;;) {
-            close_pair(p, in, &out, PAIR, row);
-            row += PAIR;
-            if (row + PAIR > last) break;
-            open_pair(p, in, PAIR, row);
-            turn(p, in, &out, row, last);
-        }
-        write_pair(p, &out, PAIR);
+/* Pairs that are added up, then written, tile by tile. Meanwhile x and dy of as many further rows are asked for. */
+typedef struct {
+    int pairs;
+    reader in[GROUP / PAIR];
+    writer out[GROUP / PAIR];
+} group;
+
+INLINE void open_group(const pass *p, group *g, const reader *place, int64_t row) {
+    for (int i = 0; i < g->pairs; i++) {
+        reader *in = &g->in[i];
+        *in = *place;
+        in->fresh = place->fresh && !i;
+        open_pair(p, in, PAIR, row + i * PAIR);
+        EACH(PAIR, {
+            int64_t next = least(row + (g->pairs + i) * PAIR + r, p->c->rows - 1);
+            in->ahead[r] = x_row(p, next);
+            g->out[i].ahead[r] = dy_row(p, next);
+        });
     }
-    for (; row < last; row++) rows_apart(p, in, &out, row, 1);
+}
+
+INLINE void add_group(const pass *p, group *g) {
+    for (int64_t tile = 0; tile < tiles_of(p->n); tile++) {
+        span s = tile_of(tile, p->n);
+        for (int i = 0; i < g->pairs; i++) {
+            add_chunk(p, &g->in[i], PAIR, s.begin, s.end);
+            if (s.end % BACKWARD_CHUNK == 0 || s.end == p->n) end_chunk(&g->in[i], PAIR, s.end <= BACKWARD_CHUNK);
+        }
+    }
+}
+
+INLINE void write_group(const pass *p, const group *g) {
+    for (int i = 0; i < g->pairs; i++) put_range(p, &g->out[i], PAIR, 0, g->out[i].peel, 0);
+    for (int64_t tile = 0; tile < tiles_of(p->n); tile++) {
+        for (int i = 0; i < g->pairs; i++) {
+            span s = shifted(tile_of(tile, p->n), g->out[i].peel, p->n);
+            put_range(p, &g->out[i], PAIR, s.begin, s.end, p->stream);
+        }
+    }
+}
+
+INLINE int64_t by_groups(const pass *p, reader *place, int64_t row, int64_t last) {
+    const int most = group_rows(p->n * size_of(p->type)) / PAIR;
+    while (row + PAIR <= last) {
+        group g;
+        g.pairs = (int)least(most, (last - row) / PAIR);
+        open_group(p, &g, place, row);
+        if (most > 1) add_group(p, &g);
+        else add_pair(p, &g.in[0], PAIR);
+        for (int i = 0; i < g.pairs; i++) close_pair(p, &g.in[i], &g.out[i], PAIR, row + i * PAIR);
+        if (most > 1) write_group(p, &g);
+        else write_pair(p, &g.out[0], PAIR);
+        row += g.pairs * PAIR;
+        place->fresh = 0;
+    }
+    return row;
+}
+
+/* Adds up and writes rows of one block; `place`: a reader that knows where the gradients of the parameters go. */
+INLINE void backward_span(const pass *p, reader *place, int64_t row, int64_t last) {
+    int whole_lines = p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0;
+    if (LANES > 1 && p->t->ahead && whole_lines) row = by_groups(p, place, row, last);
+    for (; row < last; row += PAIR) {
+        rows_apart(p, place, row, (int)least(PAIR, last - row));
+        place->fresh = 0;
+    }
 }
 
 #endif

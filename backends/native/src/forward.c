@@ -1,17 +1,13 @@
 /*
- * Forward. Rows are taken by pairs, so that gamma and beta are loaded once for two rows and latencies are shared. x is read
- * from memory once: the second reading, for y, finds the rows in the cache. There are two ways through the rows, which
- * give the same bits. A pair of a tensor that fits in the cache is added up, settled and written. For larger tensors
- * one loop adds up the next pair while it writes the present one: each turn reads new lines of x and writes lines of y,
- * as a copy does, so the memory is read and written at the same time.
+ * Forward. x is read from memory once: the second reading, for y, finds the rows in the cache. There are two ways through
+ * the rows, which give the same bits. Tensors that fit in the cache are taken by pairs, so that gamma and beta are loaded once
+ * for two rows and latencies are shared: a pair is added up, settled and written. For larger tensors one loop adds
+ * up a tile of the next group of rows while it writes a tile of the present group: it reads new lines of x and writes
+ * lines of y, as a copy does, so the memory is read and written at the same time.
  */
-#include "statistics.h"
+#include <string.h>
 
-/* A pair that is being added up, and the address that far ahead of it. */
-typedef struct {
-    const void *x[PAIR], *ahead[PAIR];
-    progress p[PAIR];
-} reader;
+#include "statistics.h"
 
 /* A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. */
 typedef struct {
@@ -106,50 +102,6 @@ INLINE void one_row(const pass *p, int64_t row) {
     write_rows(p, &out, 1);
 }
 
-/* Adds up columns [a, b) of `in`; meanwhile writes `out`, vectors shifted by its peel, and says up to where. */
-INLINE void sum_and_put(const pass *p, reader *in, const writer *out, int64_t a, int64_t b, int64_t *written) {
-    const int t = p->type;
-    moments m[PAIR];
-    vec k[PAIR];
-    scale s[PAIR];
-    struct lnb_sums sums[PAIR];
-    EACH(PAIR, {
-        m[r] = moments_zero();
-        k[r] = v_set1(in->p[r].k);
-        s[r] = scale_of(&out->stat[r]);
-    });
-    int64_t j = a, both = least(b, p->n - out->peel);
-    for (; j + 2 * LANES <= both; j += 2 * LANES) {
-        EACH(PAIR, {
-            prefetch(at(in->ahead[r], j - a, t), 2 * LANES * size_of(t));
-            moments_add(&m[r], 0, v_sub(v_load(in->x[r], j, t), k[r]));
-            moments_add(&m[r], 1, v_sub(v_load(in->x[r], j + LANES, t), k[r]));
-        });
-        put(p, out, s, PAIR, j + out->peel, p->stream);
-        put(p, out, s, PAIR, j + out->peel + LANES, p->stream);
-    }
-    if (j > a) *written = j + out->peel;
-    EACH(PAIR, moments_rest(&m[r], in->x[r], k[r], j, b, t););
-    moments_values(m, sums);
-    EACH(PAIR, progress_add(&in->p[r], sums[r], a == 0););
-}
-
-/* Writes the pair `out` while the pair `in`, which begins at `row`, is added up. */
-INLINE void turn(const pass *p, reader *in, const writer *out, int64_t row, int64_t last) {
-    int64_t written = out->peel;
-    EACH(PAIR, {
-        in->x[r] = x_row(p, row + r);
-        in->p[r] = (progress){pilot_of(in->x[r], p->n, p->type), {0, 0}, {0, 0}};
-    });
-    put_range(p, out, PAIR, 0, out->peel, 0);
-    for (int64_t a = 0; a < p->n; a += CHUNK) {
-        int64_t b = least(p->n, a + CHUNK);
-        EACH(PAIR, in->ahead[r] = b < p->n ? at(in->x[r], b, p->type) : x_row(p, least(row + PAIR + r, last - 1)););
-        sum_and_put(p, in, out, a, b, &written);
-    }
-    put_range(p, out, PAIR, written, p->n, p->stream);
-}
-
 INLINE void sum_and_close(const pass *p, writer *out, int64_t row) {
     const void *x[PAIR] = {x_row(p, row), x_row(p, row + 1)};
     progress sums[PAIR];
@@ -157,22 +109,106 @@ INLINE void sum_and_close(const pass *p, writer *out, int64_t row) {
     EACH(PAIR, close_row(p, &sums[r], x[r], row + r, out, r););
 }
 
-INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
-    reader in;
-    writer out;
-    sum_and_close(p, &out, row);
-    for (row += PAIR; row + PAIR <= last; row += PAIR) {
-        turn(p, &in, &out, row, last);
-        EACH(PAIR, close_row(p, &in.p[r], in.x[r], row + r, &out, r););
+/* A place in the order in which rows are added up: tile after tile, row after row. */
+typedef struct {
+    int64_t row, tile;
+} cursor;
+
+INLINE void advance(cursor *c, int64_t tiles) {
+    if (++c->tile < tiles) return;
+    c->tile = 0;
+    c->row++;
+}
+
+/* The row that is being added up, and what memory is asked for meanwhile. */
+typedef struct {
+    const void *x, *ahead;
+    progress sums;
+    moments m;
+} reader;
+
+/* Adds up the columns `from` of `in` and writes the columns `to` of `out`; either may be none. */
+INLINE void work(const pass *p, reader *in, span from, const writer *out, span to) {
+    const int t = p->type;
+    const vec k = v_set1(in->sums.k);
+    const scale s[PAIR] = {scale_of(&out->stat[0])};
+    moments m = in->m;
+    int64_t i = 0, both = least(from.end - from.begin, to.end - to.begin);
+    for (; i + 2 * LANES <= both; i += 2 * LANES) {
+        int64_t j = from.begin + i;
+        prefetch(at(in->ahead, i, t), 2 * LANES * size_of(t));
+        moments_add(&m, 0, v_sub(v_load(in->x, j, t), k));
+        moments_add(&m, 1, v_sub(v_load(in->x, j + LANES, t), k));
+        put(p, out, s, 1, to.begin + i, p->stream);
+        put(p, out, s, 1, to.begin + i + LANES, p->stream);
     }
-    write_rows(p, &out, PAIR);
+    moments_rest(&m, in->x, k, from.begin + i, from.end, t);
+    in->m = m;
+    put_range(p, out, 1, to.begin + i, to.end, p->stream);
+}
+
+INLINE void begin_row(const pass *p, reader *in, int64_t row) {
+    in->x = x_row(p, row);
+    in->sums = (progress){pilot_of(in->x, p->n, p->type), {0, 0}, {0, 0}};
+    in->m = moments_zero();
+}
+
+/* After a tile: closes the chunk that it ends. */
+INLINE void end_tile(reader *in, span s, int64_t n) {
+    if (s.end % CHUNK && s.end != n) return;
+    progress_add(&in->sums, moments_value(&in->m), s.end <= CHUNK);
+    in->m = moments_zero();
+}
+
+/* Adds up `ins` rows from `row` on, which become `next`, and writes the `outs` rows of `out`. */
+INLINE void step(const pass *p, int64_t row, int ins, writer *next, const writer *out, int outs, cursor *ahead) {
+    const int64_t tiles = tiles_of(p->n), sums = ins * tiles, puts = outs * tiles;
+    const writer *to = out;
+    cursor at_sum = {row, 0}, at_put = {0, 0}; /* a group is written tile by tile: there `row` counts tiles */
+    reader in = {.x = p->c->x};
+    in.m = moments_zero();
+    for (int64_t u = 0; u < sums || u < puts; u++) {
+        span from = {0, 0}, target = {0, 0};
+        if (u < puts) {
+            to = &out[at_put.tile];
+            if (!at_put.row) put_range(p, to, 1, 0, to->peel, 0);
+            target = shifted(tile_of(at_put.row, p->n), to->peel, p->n);
+            advance(&at_put, outs);
+        }
+        if (u < sums) {
+            if (!at_sum.tile) begin_row(p, &in, at_sum.row);
+            from = tile_of(at_sum.tile, p->n);
+            in.ahead = at(x_row(p, ahead->row), ahead->tile * TILE, p->type);
+            advance(ahead, tiles);
+        }
+        work(p, &in, from, to, target);
+        if (u >= sums) continue;
+        end_tile(&in, from, p->n);
+        if (from.end == p->n) close_row(p, &in.sums, in.x, at_sum.row, &next[at_sum.row - row], 0);
+        advance(&at_sum, tiles);
+    }
+}
+
+INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
+    writer groups[2][GROUP];
+    const int64_t bytes = p->n * size_of(p->type), tiles = tiles_of(p->n);
+    const int64_t lead = LEAD_BYTES / size_of(p->type) / least(p->n, TILE);
+    const int most = group_rows(bytes);
+    cursor ahead = {row + lead / tiles, lead % tiles};
+    memset(groups, 0, sizeof groups);
+    for (int outs = 0, which = 0; row < last || outs; which = !which) {
+        int ins = (int)least(most, last - row);
+        step(p, row, ins, groups[which], groups[!which], outs, &ahead);
+        row += ins;
+        outs = ins;
+    }
     return row;
 }
 
 /* Rows whose lines of output begin at different columns cannot share a loop. */
 INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
     int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0;
-    if (together && ahead && row + 2 * PAIR <= last) row = fused(p, row, last);
+    if (LANES > 1 && p->c->y && ahead) row = fused(p, row, last);
     for (; together && row + PAIR <= last; row += PAIR) {
         writer out;
         sum_and_close(p, &out, row);

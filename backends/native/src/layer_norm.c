@@ -23,6 +23,7 @@
 
 enum {
     MAX_THREADS = 256,
+    PARTS_PER_THREAD = 4, /* of large tensors: what another thread can take over from one that is held up */
     LINE = 64,
     SKEW = 17 * LINE, /* keeps arrays of 4096 bytes from falling on the same lines of a cache */
     STREAM_COLS = 128, /* shorter rows have too many lines that belong to two rows */
@@ -171,9 +172,9 @@ static void run_phase(const struct plan *p, void (*fn)(const struct lnb_task *, 
                       int64_t step) {
     struct phase ph = {&p->task, fn, total, step};
     int64_t steps = (total + step - 1) / step;
-    int parts = (int)least(p->threads, steps);
-    if (parts <= 1) fn(&p->task, 0, total);
-    else lnb_pool_run(run_part, &ph, parts);
+    int threads = (int)least(p->threads, steps);
+    if (threads <= 1) fn(&p->task, 0, total);
+    else lnb_pool_run(run_part, &ph, (int)least(threads * (p->task.ahead ? PARTS_PER_THREAD : 1), steps), threads);
 }
 
 /* Rows of no elements have mean 0 and variance 0. */

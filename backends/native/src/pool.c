@@ -1,7 +1,13 @@
 /*
  * The thread pool. An idle worker watches its own ticket for SPIN_NANOSECONDS, so that in a train of calls a job starts
- * within a fraction of a microsecond, and then sleeps on a condition variable and costs nothing. Workers inherit
- * the caller's processor affinity and are never pinned. After fork() the child starts with an empty pool.
+ * within a fraction of a microsecond, and then sleeps on a condition variable and costs nothing.
+ *
+ * Each member of a team has a share of the parts, always the same, so that in a train of calls it finds them in its own
+ * cache. A member that is done takes what is left of the others' shares: a worker that the system has not yet woken,
+ * or that it has stopped, delays a job by one part at most, and one that never came is not waited for.
+ *
+ * Workers inherit the caller's processor affinity and are never pinned. The system may wake a worker on the very processor that
+ * its caller keeps busy, and leave it there; such a worker moves away once. After fork() the child starts with an empty pool.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -28,14 +34,21 @@ struct gate {
     pthread_cond_t wake;
 };
 
+/* The number of a job and how many parts of a share nobody has taken yet: (job << 32) | parts. */
+struct share {
+    _Alignas(64) _Atomic uint64_t left;
+};
+
 static struct pool {
     struct gate tickets[MAX_WORKERS], done;
-    atomic_int busy, pending;
+    struct share shares[MAX_WORKERS + 1];
+    atomic_int busy, finished, team, watches, caller_processor; /* watches: whether who waits should spin first */
+    uint32_t job;
     int workers, processors;
-    /* The job; written while no worker of its team runs. */
+    /* The job; written while no part of the last one is at work, read by who has taken a part. */
     void (*fn)(const void *, int, int);
     const void *context;
-    int parts, team, spin;
+    int parts;
 } pool;
 
 static void relax(void) {
@@ -59,43 +72,101 @@ static void gate_init(struct gate *g) {
     pthread_cond_init(&g->wake, NULL);
 }
 
-/* Either the sleeper sees the new value or the opener sees the sleeper: both accesses are sequentially consistent. */
-static void gate_open(struct gate *g) {
+/*
+ * Either the sleeper sees the new value or the opener sees the sleeper: both accesses are sequentially consistent.
+ * Returns whether somebody slept.
+ */
+static int gate_open(struct gate *g) {
     atomic_fetch_add(&g->value, 1);
-    if (!atomic_load(&g->asleep)) return;
+    if (!atomic_load(&g->asleep)) return 0;
     pthread_mutex_lock(&g->lock);
     pthread_cond_signal(&g->wake);
     pthread_mutex_unlock(&g->lock);
+    return 1;
 }
 
-static void gate_wait(struct gate *g, unsigned seen, int spin) {
-    if (spin) {
-        int64_t end = nanoseconds() + SPIN_NANOSECONDS;
-        do {
-            for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
-                if (atomic_load_explicit(&g->value, memory_order_acquire) != seen) return;
-                relax();
-            }
-        } while (nanoseconds() < end);
-    }
+static int gate_watch(struct gate *g, unsigned seen) {
+    int64_t end = nanoseconds() + SPIN_NANOSECONDS;
+    do {
+        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+            if (atomic_load_explicit(&g->value, memory_order_acquire) != seen) return 1;
+            relax();
+        }
+    } while (nanoseconds() < end);
+    return 0;
+}
+
+/* Waits until the value is not `seen`; returns whether it slept. */
+static int gate_wait(struct gate *g, unsigned seen) {
+    if (atomic_load_explicit(&pool.watches, memory_order_relaxed) && gate_watch(g, seen)) return 0;
     pthread_mutex_lock(&g->lock);
     atomic_store(&g->asleep, 1);
     while (atomic_load(&g->value) == seen) pthread_cond_wait(&g->wake, &g->lock);
     atomic_store(&g->asleep, 0);
     pthread_mutex_unlock(&g->lock);
+    return 1;
 }
 
-static void run_share(int member) {
-    for (int part = member; part < pool.parts; part += pool.team) pool.fn(pool.context, part, pool.parts);
+static int processor(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* The first part of a member's share; the share ends where the next member's begins. */
+static int share_begin(int member) {
+    return (int)((int64_t)pool.parts * member / atomic_load_explicit(&pool.team, memory_order_relaxed));
+}
+
+/* Takes a part of `member`'s share in job `job`, counted from the end of the share by 1; 0: none is left. */
+static uint32_t take(int member, uint32_t job) {
+    _Atomic uint64_t *left = &pool.shares[member].left;
+    uint64_t seen = atomic_load_explicit(left, memory_order_acquire);
+    while (seen >> 32 == job && (uint32_t)seen) {
+        if (atomic_compare_exchange_weak_explicit(left, &seen, seen - 1, memory_order_acq_rel, memory_order_acquire)) {
+            return (uint32_t)seen;
+        }
+    }
+    return 0;
+}
+
+/* Does parts of job `job`, its own first, until none is left to take. */
+static void work(int member, uint32_t job) {
+    int team = atomic_load_explicit(&pool.team, memory_order_relaxed);
+    for (int i = 0; i < team; i++) {
+        int owner = (member + i) % team;
+        for (uint32_t left; (left = take(owner, job));) {
+            int parts = pool.parts;
+            pool.fn(pool.context, share_begin(owner + 1) - (int)left, parts);
+            if (atomic_fetch_add(&pool.finished, 1) + 1 == parts) gate_open(&pool.done);
+        }
+    }
+}
+
+/* Leaves the processor on which the caller of the job is at work. */
+static void move_away(void) {
+#if defined(__linux__)
+    cpu_set_t mine, others;
+    int here = processor();
+    if (here < 0 || here != atomic_load_explicit(&pool.caller_processor, memory_order_relaxed)) return;
+    if (sched_getaffinity(0, sizeof mine, &mine) || CPU_COUNT(&mine) < 2) return;
+    others = mine;
+    CPU_CLR(here, &others);
+    if (!sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof mine, &mine);
+#endif
 }
 
 static void *worker(void *argument) {
-    int index = (int)(intptr_t)argument, spin = 1;
-    for (unsigned seen = 0;; seen++) {
-        gate_wait(&pool.tickets[index], seen, spin);
-        run_share(index + 1);
-        spin = pool.spin;
-        if (atomic_fetch_sub(&pool.pending, 1) == 1) gate_open(&pool.done);
+    int index = (int)(intptr_t)argument;
+    struct gate *ticket = &pool.tickets[index];
+    for (unsigned seen = 0;;) {
+        int slept = gate_wait(ticket, seen);
+        seen = atomic_load(&ticket->value);
+        if (slept) move_away();
+        uint64_t share = atomic_load_explicit(&pool.shares[index + 1].left, memory_order_acquire);
+        work(index + 1, (uint32_t)(share >> 32));
     }
     return NULL;
 }
@@ -141,22 +212,52 @@ static void grow(int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-void lnb_pool_run(void (*fn)(const void *, int, int), const void *context, int parts) {
-    if (parts <= 1 || atomic_exchange(&pool.busy, 1)) {
+/* Offers every member its share. Returns whether a worker had to be woken. */
+static int publish(int helpers) {
+    uint64_t job = (uint64_t)++pool.job << 32;
+    int woken = 0;
+    atomic_store(&pool.finished, 0);
+    atomic_store_explicit(&pool.caller_processor, processor(), memory_order_relaxed);
+    for (int i = 0; i <= helpers; i++) {
+        uint64_t parts = (uint64_t)(share_begin(i + 1) - share_begin(i));
+        atomic_store_explicit(&pool.shares[i].left, job | parts, memory_order_release);
+    }
+    for (int i = 0; i < helpers; i++) woken |= gate_open(&pool.tickets[i]);
+    return woken;
+}
+
+/* A worker that was woken but has not come may be waiting for this processor. */
+static void let_others_run(void) {
+#if defined(__linux__)
+    sched_yield();
+#endif
+}
+
+/* Until all parts are done. The gate may have been opened for an earlier job: its value is read before they are counted. */
+static void await_others(int parts) {
+    for (;;) {
+        unsigned seen = atomic_load(&pool.done.value);
+        if (atomic_load(&pool.finished) == parts) return;
+        gate_wait(&pool.done, seen);
+    }
+}
+
+void lnb_pool_run(void (*fn)(const void *, int, int), const void *context, int parts, int threads) {
+    if (threads > parts) threads = parts;
+    if (threads <= 1 || atomic_exchange(&pool.busy, 1)) {
         for (int part = 0; part < parts; part++) fn(context, part, parts);
         return;
     }
-    if (pool.workers < parts - 1) grow(parts - 1);
-    int helpers = pool.workers < parts - 1 ? pool.workers : parts - 1;
+    if (pool.workers < threads - 1) grow(threads - 1);
+    int helpers = pool.workers < threads - 1 ? pool.workers : threads - 1;
     pool.fn = fn;
     pool.context = context;
     pool.parts = parts;
-    pool.team = helpers + 1;
-    pool.spin = pool.team <= pool.processors;
-    atomic_store(&pool.pending, helpers);
-    unsigned seen = atomic_load(&pool.done.value);
-    for (int i = 0; i < helpers; i++) gate_open(&pool.tickets[i]);
-    run_share(0);
-    if (helpers) gate_wait(&pool.done, seen, pool.spin);
+    atomic_store(&pool.team, helpers + 1);
+    atomic_store(&pool.watches, helpers + 1 <= pool.processors);
+    int woken = publish(helpers);
+    work(0, pool.job);
+    if (woken && atomic_load(&pool.finished) == parts) let_others_run();
+    await_others(parts);
     atomic_store(&pool.busy, 0);
 }
