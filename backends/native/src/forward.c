@@ -1,7 +1,7 @@
 /*
  * Forward. x is read from memory once: the second reading, for y, finds the rows in the cache. There are two ways through
  * the rows, which give the same bits. Tensors that fit in the cache are taken by pairs, so that gamma and beta are loaded once
- * for two rows and latencies are shared: a pair is added up, settled and written. For larger tensors one loop adds
+ * for two rows and latencies are shared: a pair is added up, settled and written; so are half types. Else one loop adds
  * up a tile of the next group of rows while it writes a tile of the present group: it reads new lines of x and writes
  * lines of y, as a copy does, so the memory is read and written at the same time.
  */
@@ -9,9 +9,12 @@
 
 #include "statistics.h"
 
-/* A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. */
+/*
+ * A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. `ahead`: what
+ * memory is asked for meanwhile, or NULL.
+ */
 typedef struct {
-    const void *x[PAIR];
+    const void *x[PAIR], *ahead[PAIR];
     void *y[PAIR];
     row_stat stat[PAIR];
     int64_t peel;
@@ -53,6 +56,13 @@ INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, i
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     scale s[PAIR];
     EACH(rows, s[r] = scale_of(&w->stat[r]););
+    if (w->ahead[0]) {
+        for (; j + 2 * LANES <= end; j += 2 * LANES) {
+            EACH(PAIR, prefetch(at(w->ahead[r], j, p->type), 2 * LANES * size_of(p->type)););
+            put(p, w, s, rows, j, stream);
+            put(p, w, s, rows, j + LANES, stream);
+        }
+    }
     for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
     if (j < end) put_some(p, w, s, rows, j, end - j);
 }
@@ -95,7 +105,7 @@ INLINE void write_rows(const pass *p, const writer *w, int rows) {
 }
 
 INLINE void one_row(const pass *p, int64_t row) {
-    writer out;
+    writer out = {.ahead = {NULL}};
     const void *x = x_row(p, row);
     progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
     close_row(p, &sums, x, row, &out, 0);
@@ -205,15 +215,22 @@ INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
     return row;
 }
 
-/* Rows whose lines of output begin at different columns cannot share a loop. */
-INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
-    int together = p->c->y && p->c->y_row_stride * size_of(p->type) % 64 == 0;
-    if (LANES > 1 && p->c->y && ahead) row = fused(p, row, last);
-    for (; together && row + PAIR <= last; row += PAIR) {
+/* Rows by pairs; when `ahead`, the next pair is asked for. Rows whose lines begin at different columns cannot share a loop. */
+INLINE int64_t by_pairs(const pass *p, int64_t row, int64_t last, int ahead) {
+    if (!p->c->y || p->c->y_row_stride * size_of(p->type) % 64) return row;
+    for (; row + PAIR <= last; row += PAIR) {
         writer out;
+        EACH(PAIR, out.ahead[r] = ahead ? x_row(p, least(row + PAIR + r, last - 1)) : NULL;);
         sum_and_close(p, &out, row);
         write_rows(p, &out, PAIR);
     }
+    return row;
+}
+
+/* Half types are bound by arithmetic: they gain more from loading and widening gamma and beta once for two rows. */
+INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
+    if (LANES > 1 && p->c->y && ahead && size_of(p->type) > 2) row = fused(p, row, last);
+    row = by_pairs(p, row, last, ahead);
     for (; row < last; row++) one_row(p, row);
 }
 
