@@ -87,9 +87,11 @@ def _matching(found: list[Target], expression: str | None, letters: str) -> list
 def _list(given: Mapping[str, Any]) -> int:
     from lnbench.selftest import correct, native
     from lnbench.selftest.mutants import FAMILIES, MUTANTS
+    from lnbench.selftest.native_patches import PATCHES
 
     rows = [(m.name, m.family, " ".join(m.passes), m.sentence, m.like) for m in MUTANTS.values()]
     rows += [(p.name, p.family, " ".join(p.passes), f"in C: {p.sentence}", p.like) for p in native.PLANTED]
+    rows += [(p.name, p.family, " ".join(p.passes), f"in the native backend: {p.sentence}", p.like) for p in PATCHES]
     print_table(("planted bug", "family", "passes", "what is wrong", "seen in"), rows, given["color"])
     print_table(("family", "what it is"), list(FAMILIES.items()), given["color"])
     kinds = [(c.name, c.op, c.sentence, c.weak_on) for c in correct.KINDS.values()]

@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from lnbench.case import Case
 from lnbench.errors import EnvironmentUnfit
-from lnbench.selftest import accusing, correct, killing, native
+from lnbench.selftest import accusing, correct, killing, native, native_sources
 from lnbench.selftest.accusing import Trial
 from lnbench.selftest.killing import Kill, Target
 from lnbench.selftest.mutants import MUTANTS
+from lnbench.selftest.native_patches import PATCHES
 
 T = TypeVar("T")
 BATCH = 100
@@ -52,17 +53,20 @@ class Summary:
 
 
 def targets(folder: Path | None) -> tuple[list[Target], str]:
-    """All planted bugs; those in C are compiled into `folder`. Also why they are left out (no compiler), or ""."""
+    """All planted bugs; those in C are compiled into `folder`. Also why some are left out (no compiler), or ""."""
     found = [Target(m.name, m.family, m.sentence, m.op, m.spec, m.dies) for m in MUTANTS.values()]
     if folder is None:
         return found, "the bugs that live in C were left out on request"
+    built: dict[str, Path] = {}
+    skipped = ""
     try:
-        for planted in native.PLANTED:
-            library = native.build(folder, planted.macro, planted.name)
-            found.append(Target(planted.name, planted.family, planted.sentence, "layer_norm", str(library), dies=True))
+        built |= {p.name: native.build(folder, p.macro, p.name) for p in native.PLANTED}
+        built |= native_sources.build_all(folder)
     except EnvironmentUnfit as error:
-        return [t for t in found if not t.name.startswith("c_")], str(error)
-    return found, ""
+        skipped = str(error)
+    in_c = [p for p in (*native.PLANTED, *PATCHES) if p.name in built]
+    found += [Target(p.name, p.family, p.sentence, "layer_norm", str(built[p.name]), dies=True) for p in in_c]
+    return found, skipped
 
 
 def jobs_here() -> int:

@@ -137,6 +137,13 @@ plant(
 )
 plant("truncated_stores", "B", "results rounded towards zero", like="amd/IRON#139", store=_store_with(_chopped))
 plant("saturated_stores", "B", "float16 overflow stored as 65504 instead of infinity", store=_store_with(_saturated))
+plant(
+    "saturated_y",
+    "B",
+    "only y saturates",
+    passes="forward",
+    store=lambda j, a, d, n: (_store_with(_saturated) if n == "y" else kernel.store)(j, a, d, n),
+)
 plant("stored_through_half", "B", "bfloat16 results pass through float16", store=_store_with(_through_half))
 
 

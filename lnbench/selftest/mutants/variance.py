@@ -51,6 +51,18 @@ plant(
     variance=_where(lambda job: job.cols > 256),
 )
 plant(
+    "one_pass_widest_rows",
+    "A",
+    "clamped one-pass variance in the branch for rows from 65536 on",
+    variance=lambda j, x, m: _clamped(j, x, m) if j.cols >= 65536 else kernel.variance(j, x, m),
+)
+plant(
+    "tiny_variance_dropped",
+    "B",
+    "a variance below 1e-20 counts as zero",
+    rstd=lambda j, v: kernel.rstd(j, np.where(v < 1e-20, 0, v).astype(v.dtype)),
+)
+plant(
     "one_pass_vector_branch",
     "A",
     "one-pass variance only where the row is whole vectors of 8",
