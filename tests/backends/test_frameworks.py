@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,13 +59,28 @@ def test_a_missing_framework_is_said_with_the_command_that_installs_it(name: str
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_verifying_another_backend_imports_no_framework() -> None:
+@pytest.mark.parametrize("name", ["numpy", "native"])
+def test_verifying_another_backend_imports_no_framework(name: str) -> None:
     done = run(
         "import sys, lnbench\nfrom lnbench import Case\n"
-        "verdicts = lnbench.verify('numpy', [Case(shape=(3, 4))])\nassert verdicts\n"
+        f"verdicts = lnbench.verify({name!r}, [Case(shape=(3, 4))])\nassert verdicts\n"
         f"assert not {set(MODULES)!r} & set(sys.modules)\nassert 'lnbench_backends' not in sys.modules"
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [["list", "backends"], ["doctor"]])
+def test_what_is_missing_is_listed_with_the_command_that_installs_it(command: list[str], tmp_path: Path) -> None:
+    for module in MODULES:
+        (tmp_path / f"{module}.py").write_text("raise ImportError('not here')")
+    done = subprocess.run(
+        [sys.executable, "-m", "lnbench", *command],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "400"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    said = " ".join((done.stdout + done.stderr).split())
+    for extra in ("torch", "jax", "onnxruntime", "tensorflow"):
+        assert f"pip install 'lnbench[{extra}" in said, said
 
 
 def test_the_parent_does_not_import_the_framework_that_it_verifies() -> None:

@@ -12,7 +12,7 @@ import pytest
 import lnbench
 from lnbench import Status
 
-SOURCE = Path(__file__).parent / "llmc_style.c"
+SOURCE = Path(__file__).parents[2] / "docs" / "examples" / "llmc_style.c"
 
 
 @pytest.fixture(scope="module")
