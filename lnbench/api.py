@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lnbench.bench.record import Item, Row
     from lnbench.bench.stopping import Plan
     from lnbench.bench.verdicts import Rules
+    from lnbench.machine import Ceilings, Measurement
     from lnbench.verify.verdict import Verdict
 
 _numbers = count()
@@ -112,11 +113,11 @@ def bench(
     how = Circumstances(timeout=timeout, cold_bytes=3 * machine.last_level_cache())
     contenders = [Contender(name, name) for name in names]
     world = World(Right(), kept_bytes=machine.spare_memory())
-    return runner.run(items, contenders, rules(plan, baseline or names[0]), how, world).rows
+    return runner.run(items, contenders, rules(plan, baseline or names[0], ceilings=ceilings()), how, world).rows
 
 
-def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:
-    """How timings are judged on this machine: by the operators' traffic and the machine's ceilings."""
+def rules(plan: Plan, baseline: str, *, gate: bool = False, ceilings: Ceilings | None) -> Rules:
+    """How timings are judged on this machine: by the operators' traffic and the machine's ceilings, where known."""
     from lnbench import machine
     from lnbench.bench.verdicts import Rules
     from lnbench.operators import registry
@@ -126,19 +127,28 @@ def rules(plan: Plan, baseline: str, *, gate: bool = False) -> Rules:
 
     second = next((c.bytes for c in machine.caches() if c.level == 2), 0)
     return Rules(
-        plan=plan, baseline=baseline, gate=gate, traffic=traffic, ceiling=_ceiling(traffic), believe_below=second
+        plan=plan,
+        baseline=baseline,
+        gate=gate,
+        traffic=traffic,
+        ceiling=_ceiling(traffic, ceilings),
+        believe_below=second,
     )
 
 
-def _ceiling(traffic: Callable[[Item], float]) -> Callable[[Item], float | None]:
-    """What the machine moves for an item in GB/s; None where that was not measured or may be too low."""
+def ceilings(on_point: Callable[[Measurement], None] = lambda point: None) -> Ceilings | None:
+    """The machine's ceilings, measured now unless they are stored; None where that cannot be done."""
     from lnbench import machine
 
     try:
-        found = machine.ceilings()
+        return machine.ceilings(on_point=on_point)
     except EnvironmentUnfit:
-        return lambda item: None
-    if found.is_doubtful:  # nobody is to be suspected because something else was running
+        return None
+
+
+def _ceiling(traffic: Callable[[Item], float], found: Ceilings | None) -> Callable[[Item], float | None]:
+    """What the machine moves for an item in GB/s; None where that was not measured or may be too low."""
+    if found is None or found.is_doubtful:  # nobody is to be suspected because something else was running
         return lambda item: None
 
     def ceiling(item: Item) -> float | None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,14 +95,91 @@ def test_json_and_markdown_hold_the_same_rows(plugin: str, tmp_path: Path) -> No
         (["--time-budget", "soon"], Exit.USAGE, "60s"),
         (["--epochs", "1"], Exit.USAGE, "--epochs"),
         (["--baseline", "plug.py:god"], Exit.USAGE, "did you mean 'plug.py:good'"),
-        (["--resume", "none"], Exit.USAGE, "none"),
+        (["--output", "/proc/none"], Exit.USAGE, "--output"),
+        (["--output", "plug.py"], Exit.USAGE, "is not a folder"),
+        (["--output", "earlier"], Exit.USAGE, "already holds a run"),
+        (["--export-csv", "none/t.csv"], Exit.USAGE, "none cannot be written or does not exist"),
+        (["--export-json", "/proc/t.json"], Exit.USAGE, "choose another file"),
+        (["--export-markdown", "."], Exit.USAGE, "it is a folder"),
+        (["--save-baseline", "../mine"], Exit.USAGE, "no name for a baseline"),
+        (["--resume", "earlier"], Exit.USAGE, "leave out what selects others"),
     ],
 )
-def test_bad_input_is_one_sentence(plugin: str, arguments: list[str], code: Exit, words: str) -> None:
+def test_bad_input_is_one_sentence_before_anything_is_measured(
+    plugin: str, tmp_path: Path, arguments: list[str], code: Exit, words: str
+) -> None:
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "timings.csv").write_text("schema\n")
     result = bench("--case", CASE, "-b", plugin, *arguments)
     assert result.exit_code == code
     [line] = result.stderr.splitlines()
     assert line.startswith("lnbench: error: ") and words in line
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        (None, "is not the folder of a run"),
+        ({"schema": 1, "command": "verify"}, "holds a run of 'verify', not of 'bench'"),
+        ({"schema": 1, "command": "bench"}, "holds no cases.yaml"),
+    ],
+)
+def test_only_the_folder_of_a_benchmark_is_resumed(
+    plugin: str, tmp_path: Path, environment: dict[str, object] | None, words: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    if environment is not None:
+        (tmp_path / "other" / "environment.json").write_text(json.dumps(environment))
+    result = bench("--resume", "other")
+    assert result.exit_code == Exit.USAGE
+    [line] = result.stderr.splitlines()
+    assert words in line
+
+
+def test_a_quick_look_does_not_measure_the_memory_and_says_so(plugin: str) -> None:
+    quick = bench("--case", CASE, "-b", f"{plugin}:good", *QUICK, "--quick")
+    assert quick.exit_code == Exit.OK and "`lnbench doctor` measures it once" in quick.stderr
+    long = bench("--case", CASE, "-b", f"{plugin}:good", *QUICK)
+    assert "Measuring what the memory of this machine can do" in long.stderr
+    assert bench("--case", CASE, "-b", f"{plugin}:good", *QUICK, "--quick", "-q").stderr.count("\n") == 1
+
+
+ENDLESS = ("--epochs", "50", "--rounds", "1", "--output", "run", "--quiet", "--no-lock", "--time-budget", "100s")
+Blocks = list[tuple[str, str]]
+
+
+def blocks(folder: Path) -> Blocks:
+    """(epoch, pass) of every whole line of samples, in order and with repeats."""
+    text = (folder / "samples.csv").read_text()
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    return [(row["epoch"], row["pass"]) for row in rows]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_its_timings_and_goes_on_where_it_was(
+    plugin: str, tmp_path: Path, kind: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "lnbench", "bench", "--case", CASE, "-b", f"{plugin}:good", *ENDLESS]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    folder, deadline = tmp_path / "run", time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "timings.csv").exists() and len(set(blocks(folder))) >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(kind)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == (Exit.INTERRUPTED if kind is signal.SIGINT else -kind), said
+    [row] = csv.DictReader(io.StringIO((folder / "timings.csv").read_text()))
+    assert row["verdict"] == "BASELINE" and float(row["seconds"]) > 0 and int(row["epochs"]) >= 2
+
+    before = blocks(folder)
+    settings = json.loads((folder / "environment.json").read_text())
+    settings["settings"]["epochs"] = len(before) + 2
+    (folder / "environment.json").write_text(json.dumps(settings))
+    assert bench("--resume", "run").exit_code == Exit.OK
+    after = blocks(folder)
+    assert after[: len(before)] == before and len(after) == len(set(after)) == len(before) + 2
 
 
 def test_the_plan_is_printed_without_measuring(plugin: str, tmp_path: Path) -> None:

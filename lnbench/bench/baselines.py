@@ -55,7 +55,8 @@ class Recipe:
     numbers: tuple[Stored, ...] = ()
 
 
-def _path(name: str, folder: Path) -> Path:
+def path_of(name: str, folder: Path = FOLDER) -> Path:
+    """Where a recipe lies. Raises UsageError for what cannot be a name."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise UsageError(f"{name!r} is no name for a baseline; use letters, digits, '-', '_' and '.'")
     return folder / name / "recipe.json"
@@ -76,7 +77,7 @@ def save(
     folder: Path = FOLDER,
 ) -> Path:
     """Writes the recipe of the backend `spec` with its numbers among `rows`; returns its path. Raises ResultsError."""
-    path = _path(name, folder)
+    path = path_of(name, folder)
     kind, place, attribute = registry.split(spec)
     file = Path(place).resolve() if kind in ("file", "library") else None
     numbers = tuple(
@@ -139,7 +140,7 @@ def _version(package: str) -> str | None:
 
 def load(name: str, folder: Path = FOLDER) -> Recipe:
     """The stored recipe. Raises UsageError when there is none and ResultsError when it cannot be read."""
-    path = _path(name, folder)
+    path = path_of(name, folder)
     if not path.is_file():
         known = sorted(p.parent.name for p in folder.glob("*/recipe.json"))
         there = f"there are {', '.join(known)}" if known else f"{folder} holds none"

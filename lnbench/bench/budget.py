@@ -61,7 +61,7 @@ class Need:
 
 @dataclass(slots=True)
 class Budget:
-    """seconds: of the whole run, or None. started: on the world's clock.
+    """seconds: of the whole run, or None. started: on the world's clock. limit: seconds of it that may be used now.
 
     Where it matters whether something still fits, costs are the longest of the last few epochs: to stop late breaks a
     promise and to stop early breaks none.
@@ -69,9 +69,24 @@ class Budget:
 
     seconds: float | None
     started: float
+    limit: float = math.inf
     _starts: list[float] = field(default_factory=list, repr=False)
     _spent: dict[Key, list[Spent]] = field(default_factory=dict, repr=False)
     _firsts: dict[Key, tuple[int, float]] = field(default_factory=dict, repr=False)
+
+    @property
+    def full(self) -> float:
+        """All seconds there are."""
+        return math.inf if self.seconds is None else self.seconds
+
+    @property
+    def deadline(self) -> float:
+        """The end, on the world's clock."""
+        return self.started + min(self.limit, self.full)
+
+    def left(self, now: float) -> float:
+        """Seconds until the end."""
+        return self.deadline - now
 
     # What things have cost
 
@@ -130,9 +145,10 @@ class Budget:
         known = [n for n in needs if self.is_known(n.key)]
         return sum(n.epochs * self._least(n) for n in known) + self.start * max((n.epochs for n in known), default=0)
 
-    def fits_first(self, key: Key, size: int, promised: float, left: float) -> bool:
-        """Whether the first epoch of an item may begin: others are not to lose all their time by it."""
-        return self._foretold(key, size) + min(promised, (1 - FIRST_EPOCHS) * left) <= left
+    def fits(self, key: Key, size: int, promised: float, left: float) -> bool:
+        """Whether an epoch of an item may begin; a first one is not to take all the time of the others."""
+        kept = 0.0 if self.is_known(key) else min(promised, (1 - FIRST_EPOCHS) * left)
+        return self.longest(key, size) + kept <= left
 
     def choose(self, needs: Sequence[Need], left: float) -> list[Need]:
         """Those who take part in the next epoch, with the epochs that are promised to them.
@@ -145,9 +161,9 @@ class Budget:
         chosen, dear = self._affordable([n for n in needs if self.is_known(n.key)], SAFETY * left)
         promised, more = self.promised(chosen), self.start if not chosen else 0.0
         for need in sorted((n for n in needs if not self.is_known(n.key)), key=lambda n: n.size):
-            if self.fits_first(need.key, need.size, promised, left - more):
+            if self.fits(need.key, need.size, promised, left - more):
                 chosen.append(need)
-                more += self._foretold(need.key, need.size)
+                more += self.longest(need.key, need.size)
         for need in sorted(dear, key=lambda n: (n.done, self._least(n))):
             cost = self.longest(need.key, need.size)
             if promised + more + cost <= left:
@@ -172,6 +188,11 @@ class Budget:
                 chosen.append(replace(need, epochs=1))
                 used += cost
         return chosen
+
+    def first_rounds(self, wanted: int, cost: float, share: float, lanes: int) -> int:
+        """Rounds in an item's first epoch, which may use `share` of the time for samples. cost: seconds of a round."""
+        fair = share * min(self.limit, self.full)
+        return wanted if cost * wanted <= fair else max(lanes, int(fair / cost / lanes) * lanes)
 
     def rounds(self, need: Need, needs: Iterable[Need], left: float, lanes: int) -> int:
         """Rounds of an item in its next epoch: between the least and the wanted, the same share for all `needs`."""

@@ -34,7 +34,8 @@ class Failed(Exception):
 def checked(reply: Reply) -> Reply:
     """The reply when it holds outputs. Raises Failed."""
     if reply.status != "OK":
-        raise Failed(Fault(reply.reason, reply.status in ("CRASHED", "TIMEOUT"), reply.status == "SKIPPED"))
+        reason = reply.reason or "no reason was given"
+        raise Failed(Fault(reason, reply.status in ("CRASHED", "TIMEOUT"), reply.status == "SKIPPED"))
     for sentence in reply.wrong.values():
         raise Failed(Fault(sentence))
     return reply
@@ -150,8 +151,8 @@ class Lane:
         """
         case = case_for(self.contender, item.case)
         reason = self.session.supports(case)
-        if reason:
-            raise Failed(Fault(reason, skipped=True))
+        if reason is not None:
+            raise Failed(Fault(reason or "no reason was given", skipped=True))
         variants = [self._complete(case, item.pass_, v, seed) for v in range(VARIANTS)]
         call = TimedCall(self, replace(item, case=case), variants)
         count = 1 if item.cache == "hot" else _cold_count(variants[0], cold_bytes)

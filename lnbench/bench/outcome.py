@@ -51,8 +51,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who hears of a run: finished blocks (to be stored), rows as they change, and progress between rounds."""
+    """Who hears of a run: finished blocks (to be stored), rows as they change, and progress between rounds.
+
+    on_rows: all rows as they stand, after each epoch and every few seconds of a long one.
+    """
 
     on_block: Callable[[Block], None] = lambda block: None
+    on_rows: Callable[[list[Row]], None] = lambda rows: None
     on_row: Callable[[Row], None] = lambda row: None
     on_progress: Callable[[Progress], None] = lambda progress: None

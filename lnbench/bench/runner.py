@@ -23,8 +23,9 @@ from lnbench.bench.world import World
 
 TWIN = "(copy of the baseline)"
 PILOT_SHARE = 0.55  # share of the budget for the pilot when a gate may have to measure suspects again
-SAMPLES_SHARE = 0.4  # share of the budget for samples, while costs are not known yet
+SAMPLES_SHARE = 0.25  # share of the budget for samples, while costs are not known yet
 CRASHES_ALLOWED = 3
+TELL_SECONDS = 5.0  # between two reports of all rows within one epoch
 
 
 def run(
@@ -66,12 +67,12 @@ class Course:
     memory: Memory = field(init=False)
     budget: Budget = field(init=False)
     _epochs: dict[int, int] = field(default_factory=lambda: {SCREEN: 0, RETEST: 0})
-    _limit: float = math.inf
     _promised: dict[Key, int] = field(default_factory=dict)  # epochs that items are still to get, as planned last
     _rounds: dict[Key, tuple[int, int]] = field(default_factory=dict)  # least and wanted
     _too_long: set[Key] = field(default_factory=set)  # items that the time does not allow any more
     _crashes: dict[str, int] = field(default_factory=dict)
     _wanted: dict[Key, int] = field(default_factory=dict)
+    _told: float = -math.inf
     _progress: Progress = field(default_factory=lambda: Progress("", 0, 0, 0, math.inf))
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Course:
                 self._retest()
         except KeyboardInterrupt:
             outcome.is_interrupted = True
-        outcome.rows = verdicts.judge(self.items, self.contenders, self.evidence, self.rules)
+        outcome.rows = self._judged()
         twin = next((c.name for c in self.contenders if c.hidden), None)
         if twin is not None:
             outcome.unfit = verdicts.unfit(self.items, twin, self.evidence, self.rules)
@@ -110,7 +111,7 @@ class Course:
         keeps_time = self.rules.gate and self.rules.plan.budget is not None
         while True:
             missing = {i.key: n for i in self.items if (n := self._missing(i)) > 0}
-            self._limit = self._full - (self._reserved(missing) if keeps_time else 0.0)
+            self.budget.limit = self.budget.full - (self._reserved(missing) if keeps_time else 0.0)
             if self._epoch(missing, SCREEN):
                 continue
             if not keeps_time or self._suspects():
@@ -120,14 +121,10 @@ class Course:
         for item in self.items:
             self.evidence.first_seconds[item.key] = self._cost(item)
 
-    @property
-    def _full(self) -> float:
-        return math.inf if self.rules.plan.budget is None else self.rules.plan.budget
-
     def _reserved(self, missing: Mapping[Key, int]) -> float:
         """Seconds kept back for measuring suspects again."""
         if any(self._done(i) < self.rules.plan.pilot for i in self.items if i.key in missing):
-            return (1 - PILOT_SHARE) * self._full
+            return (1 - PILOT_SHARE) * self.budget.full
         again = sum(max(r.epochs, 1) * self.evidence.epoch_seconds.get(r.item.key, 0.0) for r in self._suspects())
         return again + self.rules.plan.pilot * self.budget.start * bool(again)
 
@@ -136,7 +133,7 @@ class Course:
 
     def _retest(self) -> None:
         """Fresh epochs, as many as the first stage had, for the items that look slower."""
-        self._limit, slow = self._full, self._suspects()
+        self.budget.limit, slow = self.budget.full, self._suspects()
         self._too_long.clear()
         wanted = {row.item.key: max(row.epochs, self.rules.plan.pilot) for row in slow}
         names = {row.backend for row in slow} | {self.rules.baseline}
@@ -193,6 +190,8 @@ class Course:
                 self._crew(order, who, threads, stage, number)
         self._epochs[stage] = number + 1
         self._too_long |= {i.key for i in todo if self._done(i, stage) == before[i.key]}
+        if todo:
+            self._tell()
         return bool(todo)
 
     def _chosen(self, owed: Mapping[Key, int], stage: int) -> list[Item]:
@@ -215,7 +214,7 @@ class Course:
             for item in order:
                 for name, fault in crew.broken.items():
                     self.evidence.faults.setdefault((item.key, name), fault)
-                if self._fits(item):
+                if self.budget.fits(item.key, item.case.bytes, self.budget.promised(self._needs()), self._left()):
                     self._progress = self._where(item, number)
                     self._tick()
                     self._item(item, crew, stage, number, rng.spawn(1)[0], began / len(order))
@@ -224,17 +223,17 @@ class Course:
         names = [c.name for c in self.contenders if c.name in crew.lanes]
         names = [n for n in names if (item.key, n) not in self.evidence.faults]
         start = self.world.now()
-        deadline = math.inf if self.budget.seconds is None else self.budget.started + self._limit
-        part = ItemRun(item, crew, self.memory, self.how, rng, deadline, self._tick)
+        part = ItemRun(item, crew, self.memory, self.how, rng, self.budget.deadline, self._tick)
         found = part.measure(names, stage, number, lambda lanes: self._how_many(item, lanes, share))
         self.budget.note(item.key, item.case.bytes, found.spent)
         self._promised[item.key] -= 1
         self.evidence.epoch_seconds[item.key] = self.world.now() - start + share
         self._learn(item, found)
+        self._tell(TELL_SECONDS)
 
     def _learn(self, item: Item, found: Measured) -> None:
         for name, fault in found.faults.items():
-            self.evidence.faults[item.key, name] = _settled(fault)
+            self.evidence.faults[item.key, name] = fault
             self._crashes[name] = self._crashes.get(name, 0) + fault.crashed
             if self._crashes[name] >= CRASHES_ALLOWED:
                 for other in self.items:
@@ -258,23 +257,16 @@ class Course:
         self._rounds[item.key] = least, wanted
         if self.budget.is_known(item.key) or plan.rounds is not None:
             return self.budget.rounds(self._need(item, 1), self._needs(), self._left(), lanes)
-        fair = SAMPLES_SHARE * self._limit / (len(self.items) * plan.pilot)
-        return wanted if cost * wanted <= fair else max(lanes, int(fair / cost / lanes) * lanes)
+        share = SAMPLES_SHARE / (len(self.items) * plan.pilot)
+        return self.budget.first_rounds(wanted, cost, share, lanes)
 
     # Time
 
     def _left(self) -> float:
-        if self.budget.seconds is None:
-            return math.inf
-        return self._limit - (self.world.now() - self.budget.started)
+        return self.budget.left(self.world.now())
 
     def _cost(self, item: Item) -> float:
         return self.budget.longest(item.key, item.case.bytes)
-
-    def _fits(self, item: Item) -> bool:
-        if self.budget.is_known(item.key):
-            return self._cost(item) <= self._left()
-        return self.budget.fits_first(item.key, item.case.bytes, self.budget.promised(self._needs()), self._left())
 
     def _need(self, item: Item, epochs: int) -> Need:
         least, wanted = self._rounds.get(item.key, (1, 1))
@@ -293,7 +285,11 @@ class Course:
     def _tick(self) -> None:
         self.listener.on_progress(self._progress)
 
+    def _judged(self) -> list[Row]:
+        return verdicts.judge(self.items, self.contenders, self.evidence, self.rules)
 
-def _settled(fault: Fault) -> Fault:
-    """A fault as tables show it: never without words."""
-    return fault if fault.reason else Fault("no reason was given", fault.crashed, fault.skipped)
+    def _tell(self, patience: float = 0.0) -> None:
+        """Hands out the rows as they stand, unless that was done less than `patience` seconds ago."""
+        if self.world.now() - self._told >= patience:
+            self._told = self.world.now()
+            self.listener.on_rows(self._judged())

@@ -113,7 +113,7 @@ def row_of(item: Item, name: str, evidence: Evidence, rules: Rules, stage: int =
     if row.seconds is None:
         needed = evidence.first_seconds.get(item.key) or None
         more = f", which takes about {math.ceil(needed)} s" if needed else ""
-        return replace(row, reason=f"not measured: the time was up before its first epoch{more}", needs_seconds=needed)
+        return replace(row, reason=f"not measured: the run ended before its first epoch{more}", needs_seconds=needed)
     if name == rules.baseline:
         row = replace(row, verdict=Word.BASELINE, ratio=1.0)
     else:

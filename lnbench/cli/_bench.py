@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lnbench.bench.verdicts import Rules
     from lnbench.bench.world import World
     from lnbench.case import Case
+    from lnbench.machine import Ceilings
     from lnbench.report.live import LiveTable
     from lnbench.results import Folder
 
@@ -27,6 +29,8 @@ _KEPT = (
     "baseline", "margin", "quick", "epochs", "rounds", "cache", "timeout", "freeze", "allocator", "require", "order_seed",
     "control", "lenient", "trust",
 )  # fmt: skip
+
+CEILINGS_FROM = 120.0  # seconds of budget from which ceilings that are not known are measured, which takes about 15
 
 
 class BenchRun:
@@ -44,6 +48,8 @@ class BenchRun:
         self._console = stderr(given["color"])
         self._sides: Sides = sides(given)
         self._overhead: Overhead | None = None
+        self._ceilings: Ceilings | None = None
+        self._began = time.perf_counter()
 
     def go(self) -> int:
         """Measures, reports, and says with which code to exit."""
@@ -67,6 +73,7 @@ class BenchRun:
         from lnbench import machine
         from lnbench.bench import overhead
 
+        self._ceilings = self._known_ceilings()
         if self._given["quiet"]:
             return
         for warning in machine.warnings(max(i.case.threads for i in self._items)):
@@ -75,6 +82,25 @@ class BenchRun:
         if self._overhead is not None:
             call, sample = self._overhead.call * 1e9, self._overhead.sample * 1e6
             say(f"The harness adds {call:.0f} ns to a call and needs {sample:.0f} us for a sample.")
+
+    def _known_ceilings(self) -> Ceilings | None:
+        """Stored ceilings, else measured now where the time allows it."""
+        from lnbench import api, machine
+        from lnbench.report.progress import Bar
+
+        found, budget, is_said = machine.stored(), self._given["budget"], not self._given["quiet"]
+        if found is not None:
+            return found
+        if budget is not None and budget < CEILINGS_FROM:
+            if is_said:
+                say("Note: what the memory of this machine can do is not known yet, so the column 'ceiling' stays empty; "
+                    "`lnbench doctor` measures it once, in about 15 s")  # fmt: skip
+            return None
+        if is_said:
+            say(f"Measuring what the memory of this machine can do, about 15 s; kept in {machine.cache_file()}")
+        with Bar(self._console, len(machine.plan()), wanted=is_said) as bar:
+            bar.step("measuring memory bandwidth")
+            return api.ceilings(lambda _: bar.advance())
 
     def _measure(self, live: LiveTable) -> Outcome:
         from lnbench.bench import runner
@@ -94,7 +120,7 @@ class BenchRun:
             self._how,
             self._world,
             null_control=self._given["control"],
-            listener=Listener(on_block=self._keep, on_row=show, on_progress=live.progress),
+            listener=Listener(on_block=self._keep, on_rows=self._stand, on_row=show, on_progress=live.progress),
             done=self._done(),
         )
 
@@ -117,9 +143,10 @@ class BenchRun:
         from lnbench import api
         from lnbench.bench.stopping import plan_of
 
-        given = self._given
-        wishes = {name: given[name] for name in ("epochs", "margin", "budget", "rounds")}
-        return api.rules(plan_of(**wishes), self._sides.baseline, gate="slower" in given["fail_on"])
+        given, budget = self._given, self._given["budget"]
+        left = None if budget is None else max(0.0, budget - (time.perf_counter() - self._began))
+        plan = plan_of(epochs=given["epochs"], margin=given["margin"], budget=left, rounds=given["rounds"])
+        return api.rules(plan, self._sides.baseline, gate="slower" in given["fail_on"], ceilings=self._ceilings)
 
     @property
     def _how(self) -> Any:
@@ -150,6 +177,15 @@ class BenchRun:
 
         table = self._open().table("samples.csv", ("schema", *SAMPLE_COLUMNS))
         table.append({"schema": results.SCHEMA, **cells} for cells in sample_cells(block))
+
+    def _stand(self, rows: list[Row]) -> None:
+        """Writes timings.csv with what is known so far: a run that is killed leaves it behind."""
+        from lnbench.report import timings
+        from lnbench.results import write_whole
+
+        if self._folder is not None:
+            rows = self._sides.adjusted(rows, self._given["margin"])
+            write_whole(self._folder.path / "timings.csv", timings.csv(rows))
 
     def _open(self) -> Folder:
         from dataclasses import asdict

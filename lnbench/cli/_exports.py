@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,20 +36,28 @@ def check(targets: Mapping[str, str | None]) -> None:
         if target in (None, "-"):
             continue
         path = Path(str(target))
-        folder = path.parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            why = "it is a folder" if path.is_dir() else f"the folder {folder} cannot be written or does not exist"
+        if path.is_dir() or not path.parent.is_dir() or not _takes_files(path.parent):
+            why = "it is a folder" if path.is_dir() else f"the folder {path.parent} cannot be written or does not exist"
             raise ResultsError(f"cannot write {path}: {why}; choose another file")
 
 
 def check_folder(folder: Path | None, option: str) -> None:
-    """Refuses, before anything is run, a folder that cannot be made or written. Makes nothing."""
+    """Refuses, before anything is run, a folder that cannot be made or written. Leaves nothing behind."""
     if folder is None:
         return
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not there.is_dir() or not _takes_files(there):
         why = "cannot be written" if there.is_dir() else "is not a folder"
         raise ResultsError(f"cannot write {folder}: {there} {why}; choose another folder with {option}")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made there; permissions alone do not tell (read-only systems, the superuser)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def write(targets: Mapping[str, str | None], texts: Mapping[str, Callable[[], str]]) -> None:

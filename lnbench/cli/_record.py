@@ -41,9 +41,7 @@ class Record:
     @classmethod
     def resume(cls, command: str, path: Path) -> Record:
         """The record of an earlier run, to go on with. Raises ResultsError."""
-        folder = results.reopen(path)
-        if folder.environment.get("command") != command:
-            raise ResultsError(f"{path} holds a run of {folder.environment.get('command')!r}, not of {command!r}")
+        folder = results.reopen(path, command)
         record = cls(command, folder.cases(), path, folder.environment.get("settings", {}))
         record._folder = folder
         by_key = {case.key: case for case in record.cases}

@@ -17,7 +17,7 @@ from lnbench.errors import Exit, UsageError
 if TYPE_CHECKING:
     from lnbench.case import Case
 
-QUICK_EPOCHS, QUICK_SECONDS = 3, 50.0
+QUICK_EPOCHS, QUICK_SECONDS = 3, 54.0
 
 
 @click.command("bench")
@@ -115,8 +115,8 @@ def command(**given: Any) -> int:
     from lnbench.cli._bench import BenchRun
 
     targets = {f: given[f"export_{f}"] for f in _exports.FORMATS}
-    _exports.check(targets)
-    folder = results.reopen(given["resume"]) if given["resume"] else None
+    _refuse(given, targets)
+    folder = results.reopen(given["resume"], "bench") if given["resume"] else None
     cases = _cases(given) if folder is None else folder.cases()
     if folder is not None:
         given = {**given, **folder.environment.get("settings", {})}
@@ -129,6 +129,22 @@ def command(**given: Any) -> int:
     if given["quick"]:
         given |= {"epochs": given["epochs"] or QUICK_EPOCHS, "budget": given["budget"] or QUICK_SECONDS}
     return BenchRun(given, cases, items, folder, targets).go()
+
+
+def _refuse(given: Mapping[str, Any], targets: Mapping[str, str | None]) -> None:
+    """Refuses, before anything is measured, what could not be written or read afterwards."""
+    from lnbench import results
+    from lnbench.bench import baselines
+
+    _exports.check(targets)
+    _exports.check_folder(given["output"], "--output")
+    if given["output"] is not None:
+        results.check_fresh(given["output"])
+    if given["save_baseline"] is not None:
+        _exports.check_folder(baselines.path_of(given["save_baseline"]).parent, "--save-baseline")
+    selects = ("configs", "inline", "expression", "settings", "threads", "output")
+    if given["resume"] and (any(given[name] for name in selects) or overrides_of((), dict(given))):
+        raise UsageError("--resume takes the cases and the folder of the earlier run; leave out what selects others")
 
 
 def _cases(given: Mapping[str, Any]) -> list[Case]:

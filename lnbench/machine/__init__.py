@@ -3,7 +3,7 @@
 Reads and advises only; never changes a setting.
 """
 
-from lnbench.machine.bandwidth import Ceilings, ceilings, plan
+from lnbench.machine.bandwidth import Ceilings, Measurement, cache_file, ceilings, plan, stored
 from lnbench.machine.facts import Cache, caches, environment, last_level_cache, processors, spare_memory
 from lnbench.machine.installed import Installed, backends
 from lnbench.machine.noise import warnings
@@ -12,7 +12,9 @@ __all__ = [
     "Cache",
     "Ceilings",
     "Installed",
+    "Measurement",
     "backends",
+    "cache_file",
     "caches",
     "ceilings",
     "environment",
@@ -20,5 +22,6 @@ __all__ = [
     "plan",
     "processors",
     "spare_memory",
+    "stored",
     "warnings",
 ]

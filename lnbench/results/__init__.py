@@ -4,7 +4,7 @@ Leaves what a verdict or a timing means to `lnbench.verify` and `lnbench.bench`,
 """
 
 from lnbench.results.columns import CASE_COLUMNS, SCHEMA, VERDICT_COLUMNS, case_cells, verdict_cells, verdict_of
-from lnbench.results.folder import CASES, ENVIRONMENT, Folder, cases_text, create, now, read, reopen
+from lnbench.results.folder import CASES, ENVIRONMENT, Folder, cases_text, check_fresh, create, now, read, reopen
 from lnbench.results.table import Table, cell, csv_text, json_value, write_whole
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "case_cells",
     "cases_text",
     "cell",
+    "check_fresh",
     "create",
     "csv_text",
     "json_value",

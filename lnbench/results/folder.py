@@ -72,11 +72,7 @@ def create(
     Raises ResultsError when it cannot be written or already holds a run.
     """
     path = _fresh(command) if output is None else output
-    held = [name for name in TABLES if (path / name).exists()]
-    if held:
-        raise ResultsError(
-            f"{path} already holds a run ({held[0]}); choose another --output, or go on with --resume {path}"
-        )
+    check_fresh(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,8 +98,17 @@ def _fresh(command: str) -> Path:
     return next(Path("results", name) for name in names if not Path("results", name).exists())
 
 
-def reopen(path: Path) -> Folder:
-    """The folder of an earlier run, to go on with. Raises ResultsError."""
+def check_fresh(path: Path) -> None:
+    """Raises ResultsError when the folder already holds a run."""
+    held = [name for name in TABLES if (path / name).exists()]
+    if held:
+        raise ResultsError(
+            f"{path} already holds a run ({held[0]}); choose another --output, or go on with --resume {path}"
+        )
+
+
+def reopen(path: Path, command: str | None = None) -> Folder:
+    """The folder of an earlier run, of `command` where that matters, to go on with. Raises ResultsError."""
     file = path / ENVIRONMENT
     try:
         environment = json.loads(file.read_text(encoding="utf-8"))
@@ -115,6 +120,9 @@ def reopen(path: Path) -> Folder:
     if not isinstance(environment, dict):
         raise ResultsError(f"{file} holds no facts of a run; name a folder that lnbench wrote")
     _check_schema(path, environment.get("schema"))
+    held = environment.get("command")
+    if command not in (None, held):
+        raise ResultsError(f"{path} holds a run of {held!r}, not of {command!r}; name a folder of lnbench {command}")
     return Folder(path, environment)
 
 
