@@ -113,3 +113,19 @@ def test_differences_of_a_forward_that_is_not_right_say_nothing() -> None:
     case = Case(shape=(5, 100), dtype="float64", gamma=False, beta=False)
     found = {(v.pass_, v.check): v.status for v in lnbench.verify(backend, case, checks=["bound", "gradient"])}
     assert found == {("forward", "bound"): Status.FAILED, ("backward", "bound"): Status.PASSED}
+
+
+def test_a_gradient_that_may_be_anything_is_not_compared() -> None:
+    backend = flushing({})
+
+    @backend.backward("layer_norm")
+    def backward(
+        dy: Array, x: Array, gamma: Array, mean: None, none: None, *, axis: int, epsilon: float
+    ) -> dict[str, Array]:
+        return {"dx": np.full_like(x, np.nan)}
+
+    case = Case(shape=(6, 40), dtype="float64", epsilon=0.0, law={"x": "tiny", "dy": "normal"}, gamma=False, beta=False)
+    found = lnbench.verify(backend, case, checks=["bound", "gradient"])
+    assert not [v for v in found if v.check == "gradient"]
+    (dx,) = [v for v in found if v.output == "dx"]
+    assert dx.status is Status.EMPTY and dx.out_of_domain == 240

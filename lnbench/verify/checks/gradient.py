@@ -41,9 +41,8 @@ class Gradient:
         ):
             return
         direction = self._direction(subject)
-        y = subject.judgements["forward"].get("y")
-        if direction is None or (y is not None and y.status is not Status.PASSED):
-            return  # differences of a y that misses its bound, which has been said, are no derivative
+        if direction is None or not self._is_settled(subject):
+            return
         sides = [
             self._y(subject, {n: a + sign * direction[n] if n in direction else a for n, a in inputs.items()})
             for sign in (1, -1)
@@ -53,6 +52,15 @@ class Gradient:
                 yield side
                 return
         yield self._compare(subject, direction, sides[0], sides[1])  # type: ignore[arg-type]
+
+    def _is_settled(self, subject: Subject) -> bool:
+        """Whether what the main check said leaves something to compare.
+
+        Differences of a y that misses its bound, which has been said, are no derivative; nor can a sum be right with
+        elements of dx that may be anything, because an intermediate leaves the range.
+        """
+        y, dx = subject.judgements["forward"].get("y"), subject.judgements["backward"].get("dx")
+        return (y is None or y.status is Status.PASSED) and (dx is None or not dx.undecided + dx.out_of_domain)
 
     def _direction(self, subject: Subject) -> dict[str, np.ndarray] | None:
         """A random step for every input that has a gradient; None where a row cannot carry a step."""
