@@ -124,7 +124,9 @@ def test_a_gradient_that_may_be_anything_is_not_compared() -> None:
     ) -> dict[str, Array]:
         return {"dx": np.full_like(x, np.nan)}
 
-    case = Case(shape=(6, 40), dtype="float64", epsilon=0.0, law={"x": "tiny", "dy": "normal"}, gamma=False, beta=False)
+    case = Case(
+        shape=(6, 40), dtype="float64", epsilon=0.0, law=(("dy", "normal"), ("x", "tiny")), gamma=False, beta=False
+    )
     found = lnbench.verify(backend, case, checks=["bound", "gradient"])
     assert not [v for v in found if v.check == "gradient"]
     (dx,) = [v for v in found if v.output == "dx"]
