@@ -88,7 +88,9 @@ def _ratio(row: Row | None) -> float:
 def _line(shape: str, row: dict[str, Row], peers: list[str]) -> str:
     native = row.get("native")
     fraction = native.get("ceiling", "") if native else ""
-    cells = [f"{_seconds(native) * 1e6:.3g} us", f"{float(fraction):.2f}" if fraction else ""]
+    seconds = _seconds(native)
+    time = "not measured" if math.isnan(seconds) else f"{seconds * 1e6:.3g} us"
+    cells = [time, f"{float(fraction):.2f}" if fraction else ""]
     cells += ["" if math.isnan(r) else f"{r:.2f}" for r in (_ratio(row.get(p)) for p in peers)]
     return f"| {shape} | " + " | ".join(cells) + " |"
 
