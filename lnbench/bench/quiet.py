@@ -16,7 +16,7 @@ BUSY = 0.05  # share of one processor that still counts as rest
 def settle(lane: Lane, world: World, patience: float = PATIENCE_SECONDS) -> None:
     """Waits until the lane's worker uses no processor time. One that never rests is marked and frozen from now on."""
     if lane.restless:
-        lane.session.freeze()
+        _stop(lane, world)
         return
     if lane.session.threads_now() <= 1:
         return  # its only thread waits for the next request
@@ -24,8 +24,16 @@ def settle(lane: Lane, world: World, patience: float = PATIENCE_SECONDS) -> None
     while not _is_still(lane, world):
         if world.now() - start > patience:
             lane.restless = True
-            lane.session.freeze()
+            _stop(lane, world)
             return
+
+
+def _stop(lane: Lane, world: World) -> None:
+    """Freezes the worker and waits until that has happened: a thread that waits for a processor stops when it gets one."""
+    lane.session.freeze()
+    start = world.now()
+    while world.is_runnable(lane.session.pid) and world.now() - start < PATIENCE_SECONDS:
+        world.sleep(STEP_SECONDS)
 
 
 def _is_still(lane: Lane, world: World) -> bool:
