@@ -15,6 +15,7 @@ import numpy as np
 from lnbench.bench import schedule, stopping, verdicts
 from lnbench.bench.budget import Budget, Key, Need
 from lnbench.bench.crew import Circumstances, Crew, Memory
+from lnbench.bench.ending import Ending, gentle
 from lnbench.bench.epoch import ItemRun, Measured
 from lnbench.bench.outcome import Listener, Outcome, Progress
 from lnbench.bench.record import RETEST, SCREEN, Block, Contender, Fault, Item, Row
@@ -42,7 +43,8 @@ def run(
     """Measures every item on every contender and judges the rows.
 
     done: finished blocks of an earlier run of the same plan; they are not measured again. Raises Unavailable or
-    UnknownBackend before anything is measured. Ctrl-C ends the run early with the rows of what was finished.
+    UnknownBackend before anything is measured. Ctrl-C ends the run early, after the present round, with the rows of
+    what was finished.
     """
     everyone = list(contenders)
     if null_control:
@@ -50,7 +52,8 @@ def run(
         everyone.append(Contender(TWIN, base.spec, base.environment, base.more_rows, hidden=True))
     course = Course(list(items), everyone, rules, how, world, listener or Listener())
     course.resume(done)
-    return course.go()
+    with gentle() as course.ending:
+        return course.go()
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Course:
     how: Circumstances
     world: World
     listener: Listener
+    ending: Ending = field(default_factory=Ending)
     evidence: Evidence = field(default_factory=Evidence)
     memory: Memory = field(init=False)
     budget: Budget = field(init=False)
@@ -283,6 +287,7 @@ class Course:
         return Progress(item.label, number, done, done + sum(missing.values()), min(left, max(0.0, self._left())))
 
     def _tick(self) -> None:
+        self.ending.check()
         self.listener.on_progress(self._progress)
 
     def _judged(self) -> list[Row]:
