@@ -1,11 +1,13 @@
 """How often does `lnbench bench` cry wolf, and how often does it miss? A/A runs and planted slowdowns, also under load.
 
-    python benchmarks/aa_and_power.py --runs 400 --load 0 --load 2 --output results/aa
-    python benchmarks/aa_and_power.py --report --output results/aa       # only the table
+    python benchmarks/aa_and_power.py --load 0 --load 2 --output results/aa      # 400 A/A, 200 of 3 %, 200 of 5 %, twice
+    python benchmarks/aa_and_power.py --load 0 --minutes 10 --output results/aa  # as far as ten minutes go
+    python benchmarks/aa_and_power.py --report --output results/aa --document docs/measurement.md
 
-Every run is a whole benchmark of one backend against itself: fresh processes per epoch, one side normalises
-(1 + delta) times the rows. Rows go to OUTPUT/trials.csv as they are known; started again, the script goes on where it
-stopped. OUTPUT/table.md holds the table of docs/measurement.md.
+A run is a whole benchmark of one backend against itself: fresh processes in each epoch, half of the four sides normalise
+(1 + delta) times the rows. It gives two trials of identical sides and two of different ones; the two of a kind share no
+process. Trials go to OUTPUT/trials.csv as they are known; started again, the script goes on where it stopped. The table
+goes to OUTPUT/table.md and, with --document, between the markers of that page.
 """
 
 from __future__ import annotations
@@ -17,22 +19,29 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from lnbench import machine
 from lnbench.bench.lock import machine_lock
-from lnbench.bench.selfcheck import CASE, PLAN, Summary, Trial, summarise, trial
+from lnbench.bench.selfcheck import CASE, PLAN, Rate, Summary, Trial, quartet, summarise
 from lnbench.bench.world import World
 from lnbench.verify.right import Right
 
-COLUMNS = ("load", "backend", *(f.name for f in fields(Trial)))
+Rows = list[dict[str, str]]
+PLACE = ("load", "backend", "planted", "seed", "delta", "pair")
+COLUMNS = (*PLACE, *(f.name for f in fields(Trial) if f.name not in PLACE))
 HEAD = (
-    "busy processes", "backend", "planted", "runs", "interval excludes 1", "beyond the 2 % margin", "found slower",
-    "interval holds the truth", "bias", "timed a side", "a run",
+    "busy processes", "planted", "trials", "interval excludes 1", "found slower", "beyond the 2 % margin",
+    "interval holds the truth", "bias", "timed a side", "time a trial",
 )  # fmt: skip
+MARKERS = "<!-- benchmarks/aa_and_power.py writes from here -->", "<!-- to here -->"
+# What is promised: (planted, what is counted, the least or most share allowed, limit of the exact interval for A/A).
+MOST_FALSE, MOST_FALSE_LIMIT = 0.05, 0.08
+FOUND = {0.03: 0.90, 0.05: 0.99}
 _BUSY = "x = 1.0\nwhile True:\n    x = x * 1.0000001 % 7"
 
 
@@ -50,94 +59,129 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def finished(path: Path) -> list[dict[str, str]]:
-    """The rows of an earlier run of this script."""
+def finished(path: Path) -> Rows:
+    """The rows of an earlier run of this script, each trial once; a last line that was cut off is left out."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row.get("seconds")]
+        rows = [row for row in csv.DictReader(file) if row.get("seconds")]
+    return list({tuple(row[n] for n in PLACE): row for row in rows}.values())
+
+
+def plan(args: argparse.Namespace) -> list[tuple[float, int]]:
+    """(delta, seed) of every run, the deltas in turn, so that an interrupted experiment is balanced."""
+    runs = max(math.ceil(args.planted / 2), math.ceil(args.aa / 2 / len(args.plant)))
+    return [(delta, seed) for seed in range(runs) for delta in args.plant]
 
 
 def measure(args: argparse.Namespace, path: Path) -> None:
-    """Runs what is missing, the deltas in turn, so that an interrupted experiment is balanced."""
-    done = {(int(r["load"]), r["backend"], float(r["delta"]), int(r["seed"])) for r in finished(path)}
-    deltas = [0.0, *args.plant]
-    world = World(Right())
-    is_new = not path.exists()
+    """Runs what is missing, at most for the minutes given, which the loads share."""
+    done = Counter((int(r["load"]), r["backend"], float(r["planted"]), int(r["seed"])) for r in finished(path))
+    world, began, is_new = World(Right()), time.monotonic(), not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if is_new:
             writer.writeheader()
-        for load in args.load:
+        for number, load in enumerate(args.load, 1):
+            end = began + 60 * args.minutes * number / len(args.load)
             with busy(load):
-                for seed in range(args.runs):
-                    for delta in deltas:
-                        enough = delta > 0 and seed >= args.planted_runs
-                        if enough or (load, args.backend, delta, seed) in done:
-                            continue
-                        found = trial(world, args.backend, delta, seed)
-                        writer.writerow({"load": load, "backend": args.backend, **asdict(found)})
-                        file.flush()
-                        print(
-                            f"load {load} delta {delta:g} seed {seed}: {found.low:.4f} to {found.high:.4f}", flush=True
-                        )
+                for delta, seed in plan(args):
+                    if done[load, args.backend, delta, seed] == 4:
+                        continue
+                    if time.monotonic() > end:
+                        break
+                    found = quartet(world, args.backend, delta, seed)
+                    place = {"load": load, "backend": args.backend, "planted": delta}
+                    writer.writerows({**place, "pair": i % 2, **asdict(t)} for i, t in enumerate(found))
+                    file.flush()
+                    took = sum(t.seconds for t in found)
+                    words = " ".join(f"{t.delta:g}:{t.low:.3f}-{t.high:.3f}" for t in found)
+                    print(f"load {load} planted {delta:g} seed {seed}: {words} in {took:.1f} s", flush=True)
 
 
-def summaries(rows: Iterable[dict[str, str]]) -> list[tuple[int, str, Summary]]:
-    """One summary for every load, backend and delta."""
-    groups: dict[tuple[int, str, float], list[Trial]] = {}
+def summaries(rows: Rows) -> list[tuple[int, Summary]]:
+    """One summary for every load and delta."""
+    groups: dict[tuple[int, float], list[Trial]] = {}
     for row in rows:
-        values = {f.name: row[f.name] for f in fields(Trial)}
-        one = Trial(
-            delta=float(values["delta"]), seed=int(values["seed"]), verdict=values["verdict"],
-            **{n: float(values[n]) for n in ("ratio", "low", "high", "measured", "seconds")},
-        )  # fmt: skip
-        groups.setdefault((int(row["load"]), row["backend"], one.delta), []).append(one)
-    return [(load, backend, summarise(group, delta)) for (load, backend, delta), group in sorted(groups.items())]
+        numbers = {n: float(row[n]) for n in ("delta", "ratio", "low", "high", "measured", "seconds")}
+        one = Trial(seed=int(row["seed"]), verdict=row["verdict"], **numbers)
+        groups.setdefault((int(row["load"]), one.delta), []).append(one)
+    return [(load, summarise(group, delta)) for (load, delta), group in sorted(groups.items())]
 
 
-def table(rows: Iterable[dict[str, str]]) -> str:
-    """The table in Markdown, under a line that says on which machine."""
-    facts = f"{machine.environment().get('cpu_model', '')}, {os.cpu_count()} processors".lstrip(", ")
+def kept(s: Summary) -> str:
+    """Whether what is promised about a rate holds, in words; empty where nothing is promised."""
+    if s.delta == 0:
+        limit = s.different.interval[1]
+        holds = s.different.value <= MOST_FALSE and limit <= MOST_FALSE_LIMIT
+        return f"at most 5 % false alarms, upper limit at most 8 %: {'yes' if holds else 'no'}"
+    wanted = FOUND.get(s.delta)
+    return (
+        "" if wanted is None else f"at least {100 * wanted:.0f} % found: {'yes' if s.slower.value >= wanted else 'no'}"
+    )
+
+
+def table(rows: Rows) -> str:
+    """The table in Markdown, under a line that says on which machine, and what of the promises holds."""
+    facts = machine.environment()
     shape = "x".join(map(str, CASE.shape))
+    backends = ", ".join(sorted({r["backend"] for r in rows}))
     lines = [
-        f"Machine: {facts}. Case: {CASE.op} {shape} {CASE.dtype}, {PLAN.pilot} epochs of {PLAN.rounds} rounds.",
+        f"Machine: {facts['cpu']}, {facts['processors']} processors{', virtual' if facts['virtual'] else ''}. Backend "
+        f"{backends}, {CASE.op} {shape} {CASE.dtype}, {PLAN.pilot} epochs of {PLAN.rounds} rounds.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + " --- |" * len(HEAD),
     ]  # fmt: skip
-    for load, backend, s in summaries(rows):
+    found = summaries(rows)
+    for load, s in found:
         bias = "" if math.isnan(s.bias) else f"{100 * s.bias:+.2f} %"
-        rates = [str(r) for r in (s.different, s.claims, s.slower, s.covered)]
-        cells = [
-            load,
-            backend,
-            f"{100 * s.delta:g} %",
-            s.different.trials,
-            *rates,
-            bias,
-            f"{s.measured:.2f} s",
-            f"{s.seconds:.1f} s",
-        ]
+        rates: list[Rate] = [s.different, s.slower, s.claims, s.covered]
+        cells = [load, f"{100 * s.delta:g} %", s.different.trials, *rates]
+        cells += [bias, f"{s.measured:.2f} s", f"{s.seconds:.1f} s"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+    promises = [
+        f"- {load} busy processes, planted {100 * s.delta:g} %: {text}" for load, s in found if (text := kept(s))
+    ]
+    return "\n".join([*lines, "", *promises]) + "\n"
 
 
-def main() -> None:
+def insert(document: Path, text: str) -> None:
+    """Puts the table between the markers of a page."""
+    page = document.read_text()
+    if any(page.count(m) != 1 for m in MARKERS):
+        raise SystemExit(f"{document} needs one line {MARKERS[0]!r} and, below it, one line {MARKERS[1]!r}")
+    before, _, rest = page.partition(MARKERS[0])
+    document.write_text(f"{before}{MARKERS[0]}\n\n{text}\n{MARKERS[1]}{rest.partition(MARKERS[1])[2]}")
+
+
+def arguments() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=400, help="A/A runs at each load")
-    parser.add_argument("--planted-runs", type=int, default=100, help="runs for each planted slowdown at each load")
-    parser.add_argument("--plant", type=float, nargs="*", default=[0.01, 0.03, 0.05], help="planted slowdowns")
+    parser.add_argument("--aa", type=int, default=400, help="trials of identical sides at each load (default: 400)")
+    parser.add_argument("--planted", type=int, default=200, help="trials of each slowdown at each load (default: 200)")
+    parser.add_argument("--plant", type=float, nargs="+", default=[0.03, 0.05], help="slowdowns (default: 0.03 0.05)")
     parser.add_argument(
-        "--load", type=int, action="append", help="busy processes beside it; may be repeated (default 0, 2)"
+        "--load", type=int, action="append", help="busy processes beside it; repeatable (default: 0, 2)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so many minutes, all loads together"
     )
     parser.add_argument("--backend", default="native")
     parser.add_argument("--output", type=Path, default=Path("results/aa"))
     parser.add_argument("--report", action="store_true", help="write the table from what is there and stop")
+    parser.add_argument("--document", type=Path, help="also put the table between the markers of this page")
     args = parser.parse_args()
     args.load = args.load or [0, 2]
+    return args
+
+
+def main() -> None:
+    args = arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "trials.csv"
+    # Workers start in half the time when compiled modules are kept, wherever the environment forbids it.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         if not args.report:
             with machine_lock():
@@ -147,6 +191,8 @@ def main() -> None:
     text = table(finished(path))
     (args.output / "table.md").write_text(text)
     print(text)
+    if args.document:
+        insert(args.document, text)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""Does a backend whose threads spin between calls slow its neighbour? Its time beside a spinner against that without.
+"""Does a backend whose threads spin after a call slow what is measured next? Samples right after it against others.
 
-    python benchmarks/spinning_neighbour.py --spinner torch --pairs 10
+    python benchmarks/spinning_neighbour.py --spinner torch --epochs 64
 
-Each pair is two whole benchmarks of the neighbour and its twin, one with the spinner as a third backend; compared is
-the neighbour's time. Chance is in the interval; pairs alternate in order.
+Two copies of a neighbour are measured in rounds with the spinner, whose thread pool is told to spin for some
+milliseconds. A copy's samples that come right after the spinner's are compared with those after the other copy's, in the
+same process and the same rounds; the interval is over epochs. `--unprotected` leaves out the wait for silence.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterable
+from itertools import pairwise
 
-from lnbench.bench import statistics
+from lnbench.bench import quiet, statistics
 from lnbench.bench.crew import Circumstances
 from lnbench.bench.lock import machine_lock
-from lnbench.bench.record import Contender, Item
+from lnbench.bench.outcome import Listener
+from lnbench.bench.record import Block, Contender, Item
 from lnbench.bench.runner import run
 from lnbench.bench.stopping import Plan
 from lnbench.bench.verdicts import Rules
@@ -22,20 +26,39 @@ from lnbench.bench.world import World
 from lnbench.case import Case
 from lnbench.verify.right import Right
 
+COPIES = ("neighbour", "twin")
+# Longer than a sample and shorter than a round: what comes right after the spinner is hit and the rest is not.
+SPINNING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000000", "KMP_BLOCKTIME": "3"}
 
-def seconds(args: argparse.Namespace, seed: int, *, beside: bool) -> float:
-    """The neighbour's time of a call, with or without the spinner in the same rounds."""
-    sides = [Contender("neighbour", args.neighbour), Contender("twin", args.neighbour)]
-    if beside:
-        sides.append(Contender("spinner", args.spinner))
+
+def measure(args: argparse.Namespace) -> list[Block]:
+    """All blocks of a benchmark of the spinner beside two copies of the neighbour."""
+    blocks: list[Block] = []
+    sides = [*(Contender(name, args.neighbour) for name in COPIES)]
+    sides.append(Contender("spinner", args.spinner, tuple(SPINNING.items())))
     case = Case(shape=(1000, 128), passes="forward", threads=args.threads)
-    plan = Plan(pilot=4, most_epochs=4, rounds=12)
-    how = Circumstances(seed=seed, freeze=args.freeze, audit=False)
-    rows = run([Item(case, "forward")], sides, Rules(plan=plan, baseline="neighbour"), how, World(Right())).rows
-    found = rows[0].seconds
-    if found is None:
-        raise SystemExit(f"the neighbour has no timing: {rows[0].reason}")
-    return found
+    plan = Plan(pilot=args.epochs, most_epochs=args.epochs, rounds=args.rounds)
+    how = Circumstances(seed=args.seed, freeze=args.freeze, audit=False)
+    rules, heard = Rules(plan=plan, baseline=COPIES[0]), Listener(on_block=blocks.append)
+    rows = run([Item(case, "forward")], sides, rules, how, World(Right()), listener=heard).rows
+    for row in rows:
+        if row.seconds is None:
+            raise SystemExit(f"{row.backend} has no timing: {row.reason}")
+    return blocks
+
+
+def slowdowns(blocks: Iterable[Block]) -> list[float]:
+    """For each epoch, how much longer (log) a copy's samples take after the spinner's than after the other copy's."""
+    found = []
+    for block in blocks:
+        order = sorted(block.timings, key=lambda t: (t.round, t.slot))
+        for name in COPIES:
+            after: dict[bool, list[float]] = {True: [], False: []}
+            for before, timing in pairwise(order):
+                if timing.backend == name and before.backend != name:
+                    after[before.backend == "spinner"].append(timing.seconds)
+            found.append(statistics.log_quantile(after[True]) - statistics.log_quantile(after[False]))
+    return [(one + other) / 2 for one, other in zip(found[::2], found[1::2], strict=True)]
 
 
 def main() -> None:
@@ -43,20 +66,19 @@ def main() -> None:
     parser.add_argument("--spinner", default="torch")
     parser.add_argument("--neighbour", default="native")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--freeze", action="store_true")
+    parser.add_argument("--unprotected", action="store_true")
     args = parser.parse_args()
-    ratios = []
+    if args.unprotected:
+        quiet.settle = lambda lane, world, patience=0.0: None
     with machine_lock():
-        for number in range(args.pairs):
-            order = (True, False) if number % 2 else (False, True)
-            time = {beside: seconds(args, number, beside=beside) for beside in order}
-            ratios.append(math.log(time[True] / time[False]))
-            print(f"pair {number}: {100 * math.expm1(ratios[-1]):+.2f} %", flush=True)
-    e = statistics.estimate(ratios)
+        e = statistics.estimate(slowdowns(measure(args)))
     low, high = (100 * math.expm1(v) for v in (e.low, e.high))
-    change = f"{100 * (e.ratio - 1):+.2f} % ({low:+.2f} to {high:+.2f} %)"
-    print(f"{args.spinner} changes the time of {args.neighbour} by {change}")
+    change = f"{100 * (e.ratio - 1):+.2f} % ({low:+.2f} to {high:+.2f} %, {e.epochs} epochs)"
+    print(f"samples of {args.neighbour} right after {args.spinner} take {change} longer than others")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ def bench(
     return runner.run(items, contenders, rules(plan, baseline or names[0], ceilings=ceilings()), how, world).rows
 
 
-def rules(plan: Plan, baseline: str, *, gate: bool = False, ceilings: Ceilings | None) -> Rules:
+def rules(
+    plan: Plan, baseline: str, *, gate: bool = False, ceilings: Ceilings | None, statistic: str = "paired"
+) -> Rules:
     """How timings are judged on this machine: by the operators' traffic and the machine's ceilings, where known."""
     from lnbench import machine
     from lnbench.bench.verdicts import Rules
@@ -130,6 +132,7 @@ def rules(plan: Plan, baseline: str, *, gate: bool = False, ceilings: Ceilings |
         plan=plan,
         baseline=baseline,
         gate=gate,
+        statistic=statistic,
         traffic=traffic,
         ceiling=_ceiling(traffic, ceilings),
         believe_below=second,

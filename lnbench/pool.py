@@ -34,7 +34,8 @@ class Session:
     spec: how the backend is named. threads: for the worker's thread pools. timeout: seconds that one request may take.
     in_process: no worker, no timeout and no protection, for debuggers and sanitizers.
     environment: variables on top of the worker's own. allocator: "keep" (freed memory stays) or "system".
-    memory_limit: bytes of private memory the worker may have, 0 for no limit.
+    memory_limit: bytes of private memory the worker may have, 0 for no limit. processors: the only ones that the worker
+    may run on, None for all.
     Every method that talks to the backend raises UnknownBackend, Unavailable or BackendBroken when it cannot start.
     """
 
@@ -48,11 +49,13 @@ class Session:
         environment: Mapping[str, str] = {},
         allocator: str = "keep",
         memory_limit: int = 0,
+        processors: Sequence[int] | None = None,
     ):
         if allocator not in ("keep", "system"):
             raise errors.UsageError(f"unknown allocator {allocator!r}; allowed: keep, system")
         self.spec, self.threads, self.timeout, self.in_process = spec, threads, timeout, in_process
         self._environment, self._allocator, self._limit = dict(environment), allocator, memory_limit
+        self._processors = processors
         self._arena: Arena | None = None
         self._process: Process | None = None
         self._local: Any = None
@@ -202,7 +205,7 @@ class Session:
             self._local = Server(self._arena.fd, self._arena.control, is_local=True)
         else:
             variables = environment(self.threads, self._allocator, self._environment)
-            self._process = Process(self._arena.fd, variables, self._limit)
+            self._process = Process(self._arena.fd, variables, self._limit, self._processors)
 
     def _start(self) -> None:
         if self._is_running:

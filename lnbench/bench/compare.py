@@ -18,6 +18,7 @@ from lnbench.errors import UsageError
 
 Cells = Mapping[str, str]
 Place = tuple[str, str, str, str]  # key, pass, cache, backend
+Epochs = dict[Place, dict[str, dict[str, float]]]  # place -> epoch -> round -> seconds
 # Plain times of two moments differ by what the machine did in between.
 WIDER = 2.5
 
@@ -96,16 +97,14 @@ def _why(old: Mapping[Place, Cells], new: Mapping[Place, Cells]) -> str:
     return "no case was measured on the same backend in the same way"
 
 
-def _epochs(run: Run) -> dict[Place, dict[str, float]]:
-    """ln of the summary of every epoch, by place and epoch, from the first stage's samples."""
-    times: dict[tuple[Place, str], list[float]] = {}
+def _epochs(run: Run) -> Epochs:
+    """Seconds of a call by place, epoch and round, from the first stage's samples."""
+    found: Epochs = {}
     for row in run.samples:
         if row["stage"] == "1":
             place = row["key"], row["pass"], row["cache"], row["backend"]
-            times.setdefault((place, row["epoch"]), []).append(int(row["wall_ns"]) / int(row["inner"]) * 1e-9)
-    found: dict[Place, dict[str, float]] = {}
-    for (place, epoch), seconds in times.items():
-        found.setdefault(place, {})[epoch] = st.log_quantile(seconds)
+            seconds = int(row["wall_ns"]) / int(row["inner"]) * 1e-9
+            found.setdefault(place, {}).setdefault(row["epoch"], {})[row["round"]] = seconds
     return found
 
 
@@ -113,7 +112,7 @@ def _change(
     place: Place,
     old: Cells,
     new: Cells,
-    values: tuple[dict[Place, dict[str, float]], dict[Place, dict[str, float]]],
+    values: tuple[Epochs, Epochs],
     margin: float,
 ) -> Change:
     base = old["baseline"]
@@ -133,12 +132,14 @@ def _change(
     return Change(*common, math.exp(theta), low, high, word, relative=relative, reason=reason)
 
 
-def _series(values: Mapping[Place, Mapping[str, float]], place: Place, base: str | None) -> list[float]:
+def _series(values: Epochs, place: Place, base: str | None) -> list[float]:
+    """One logarithm for every epoch: of the time, or of its ratio to the baseline's in the same rounds."""
     mine = values.get(place, {})
     if base is None:
-        return list(mine.values())
+        return [st.log_quantile(list(rounds.values())) for rounds in mine.values()]
     theirs = values.get((*place[:3], base), {})
-    return [mine[e] - theirs[e] for e in mine if e in theirs]
+    both = [(mine[e], theirs[e]) for e in mine if e in theirs]
+    return [st.log_ratio([a[r] for r in a], [b[r] for r in a]) for a, b in both if a.keys() == b.keys()]
 
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:

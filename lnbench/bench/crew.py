@@ -22,12 +22,18 @@ from lnbench.errors import BackendBroken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What holds for every epoch of a run. audit: look for timings that are not honest, once per item and backend."""
+    """What holds for every epoch of a run.
+
+    audit: look for timings that are not honest, once per item and backend. is_placed: all workers of an epoch run on the
+    same processors, as many as they have threads, drawn anew for each epoch. Otherwise the system puts each somewhere and
+    leaves it there, and one that got the quieter processor looks faster for the whole epoch.
+    """
 
     seed: int = 0
     timeout: float = 60.0
     freeze: bool = False
     audit: bool = True
+    is_placed: bool = True
     allocator: str = "keep"
     cold_bytes: int = 3 * (32 << 20)
     floor_ns: int = schedule.FLOOR_NS
@@ -71,11 +77,17 @@ class Crew:
     ) -> Crew:
         """Starts all workers in random order. Raises Unavailable or UnknownBackend; a broken one is noted."""
         crew = cls()
+        processors = memory.world.place(threads, rng) if how.is_placed else None
         for number in schedule.shuffled(len(contenders), rng):
             contender = contenders[number]
             variables = {**how.environment, **dict(contender.environment), **schedule.random_environment(rng)}
             session = memory.world.open_session(
-                contender.spec, threads=threads, timeout=how.timeout, environment=variables, allocator=how.allocator
+                contender.spec,
+                threads=threads,
+                timeout=how.timeout,
+                environment=variables,
+                allocator=how.allocator,
+                processors=processors,
             )
             crew.lanes[contender.name] = Lane(
                 contender, session, memory.world, memory.inputs, memory.checker, restless=how.freeze

@@ -11,24 +11,27 @@ from dataclasses import dataclass
 
 from lnbench.bench.crew import Circumstances
 from lnbench.bench.outcome import Listener
-from lnbench.bench.record import Block, Contender, Item
+from lnbench.bench.record import SCREEN, Contender, Fault, Item, Word
 from lnbench.bench.runner import run
 from lnbench.bench.statistics import binomial_interval
 from lnbench.bench.stopping import Plan
-from lnbench.bench.verdicts import Rules
+from lnbench.bench.verdicts import Evidence, Rules, judge
 from lnbench.bench.world import World
 from lnbench.case import Case
 
-# Small enough that a trial takes seconds; 1000 rows, so that 1 % more is a whole number of them. With a fifth of the rounds
-# (0.1 s a side) an epoch is shorter than the disturbances of a busy machine, and intervals are four times as wide.
-CASE = Case(shape=(1000, 128), passes="forward", name="self-check")
-PLAN = Plan(pilot=8, most_epochs=8, rounds=150)
+# Small enough that a trial takes seconds, 1000 rows so that 1 % more is a whole number of them, and a quarter of a usual
+# second cache: near its size, which pages a process happens to get decides about several percent.
+CASE = Case(shape=(1000, 32), passes="forward", name="self-check")
+PLAN = Plan(pilot=8, most_epochs=8, rounds=40)
 DELTAS = (0.01, 0.03, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of one backend against itself with `delta` more work. measured: seconds timed on each side."""
+    """One run of one backend against itself with `delta` more work.
+
+    measured: seconds timed on each side. seconds: of the whole run, shared with the trials that came from it as well.
+    """
 
     delta: float
     seed: int
@@ -99,15 +102,49 @@ def trial(
 ) -> Trial:
     """One run of `spec` against itself; `delta` is the share of rows that the second side gets on top."""
     sides = [Contender("one", spec), Contender("other", spec, more_rows=delta)]
-    blocks: list[Block] = []
+    return _pairs(world, sides, [("one", "other", delta)], seed, case, plan, timeout)[0]
+
+
+def quartet(
+    world: World, spec: str, delta: float, seed: int, *, case: Case = CASE, plan: Plan = PLAN, timeout: float = 60.0
+) -> list[Trial]:
+    """Four trials from one run of four sides, two of which get `delta` more: each side is in one trial of either kind.
+
+    Two compare identical sides, two different ones; the two of a kind share no process.
+    """
+    sides = [Contender(n, spec) for n in ("one", "other")]
+    sides += [Contender(n, spec, more_rows=delta) for n in ("more", "other more")]
+    pairs = [("one", "other", 0.0), ("more", "other more", 0.0), ("one", "more", delta), ("other", "other more", delta)]
+    return _pairs(world, sides, pairs, seed, case, plan, timeout)
+
+
+def _pairs(
+    world: World,
+    sides: Sequence[Contender],
+    pairs: Sequence[tuple[str, str, float]],
+    seed: int,
+    case: Case,
+    plan: Plan,
+    timeout: float,
+) -> list[Trial]:
+    """One run of all sides, judged for every pair (baseline, other, more rows of the other)."""
+    evidence, item = Evidence(), Item(case, "forward")
     how = Circumstances(seed=seed, timeout=timeout, audit=False)
-    outcome = run([Item(case, "forward")], sides, Rules(plan=plan, baseline="one"), how, world,
-                  listener=Listener(on_block=blocks.append))  # fmt: skip
-    row = next(r for r in outcome.rows if r.backend == "other")
-    measured = sum(t.wall_ns for b in blocks for t in b.timings if t.backend == "one") * 1e-9
-    if row.ratio is None or row.low is None or row.high is None:
-        return Trial(delta, seed, math.nan, 0.0, math.inf, str(row.verdict), measured, outcome.seconds)
-    return Trial(delta, seed, row.ratio, row.low, row.high, str(row.verdict), measured, outcome.seconds)
+    rules = [Rules(plan=plan, baseline=base) for base, _, _ in pairs]
+    outcome = run([item], sides, rules[0], how, world, listener=Listener(on_block=evidence.add))
+    blocks = evidence.of(item, SCREEN)
+    faults = {r.backend: Fault(r.reason) for r in outcome.rows if r.verdict is Word.INVALID}
+    evidence.faults |= {(item.key, name): fault for name, fault in faults.items()}
+    found = []
+    for (base, other, delta), one in zip(pairs, rules, strict=True):
+        row = judge([item], [Contender(base, ""), Contender(other, "")], evidence, one)[1]
+        measured = sum(t.wall_ns for b in blocks for t in b.timings if t.backend == base) * 1e-9
+        ratio, low, high = row.ratio, row.low, row.high
+        if ratio is None or low is None or high is None:
+            ratio, low, high = math.nan, 0.0, math.inf
+        seconds = outcome.seconds / len(pairs)
+        found.append(Trial(delta, seed, ratio, low, high, str(row.verdict), measured, seconds))
+    return found
 
 
 def run_aa(

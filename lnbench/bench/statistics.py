@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 ALPHA = 0.05
+# What the times of one epoch come to: the median of the rounds' ratios, or a quantile of each side's times.
+PAIRED = "paired"
+QUANTILES = {"q25": 0.25, "median": 0.5, "min": 0.0}
+STATISTICS = (PAIRED, *QUANTILES)
 # Up to this many epochs all sign patterns are counted; above it a fixed random subset stands for them.
 EXACT_FLIPS = 14
 RANDOM_FLIPS = 1 << 13
@@ -32,20 +36,31 @@ def t_above(statistic: float, freedom: float) -> float:
     return float(stdtr(freedom, -statistic))
 
 
-def log_quantile(seconds: Sequence[float] | np.ndarray, quantile: float = 0.25) -> float:
-    """The summary of one epoch: a low quantile of the logarithms, because disturbance only ever adds time.
+def log_quantile(seconds: Sequence[float] | np.ndarray, quantile: float = QUANTILES["q25"]) -> float:
+    """The summary of one epoch of one side: a low quantile of the logarithms, as disturbance only ever adds time.
 
     seconds: positive times per call of one backend in the rounds of one epoch.
     """
     return float(np.quantile(np.log(np.asarray(seconds, dtype=np.float64)), quantile))
 
 
+def log_ratio(seconds: Sequence[float], baseline: Sequence[float], statistic: str = PAIRED) -> float:
+    """d_e, the log ratio of one epoch, from the times of both sides in its rounds, in the same order.
+
+    statistic: "paired" takes the median over rounds of ln(t / t0), so that what both sides of a round suffer together
+    (another clock frequency, a neighbour on the same core) cancels out: on a shared machine that jumps between two
+    speeds, quartiles of either side fall now on one speed and now on the other. Else a name in `QUANTILES`.
+    """
+    if statistic == PAIRED:
+        return float(np.median(np.log(np.asarray(seconds)) - np.log(np.asarray(baseline))))
+    return log_quantile(seconds, QUANTILES[statistic]) - log_quantile(baseline, QUANTILES[statistic])
+
+
 def log_ratios(
-    times: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], quantile: float = 0.25
+    times: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], statistic: str = PAIRED
 ) -> np.ndarray:
-    """d_e = Q(ln t_e) - Q(ln t0_e) for every epoch e; both sequences hold the same epochs in the same order."""
-    pairs = zip(times, baseline, strict=True)
-    return np.array([log_quantile(mine, quantile) - log_quantile(base, quantile) for mine, base in pairs])
+    """d_e for every epoch e; both sequences hold the same epochs in the same order."""
+    return np.array([log_ratio(mine, base, statistic) for mine, base in zip(times, baseline, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)

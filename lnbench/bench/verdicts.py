@@ -38,7 +38,7 @@ class Evidence:
     suspicions: dict[tuple[Key, str], str] = field(default_factory=dict)
     epoch_seconds: dict[Key, float] = field(default_factory=dict)
     first_seconds: dict[Key, float] = field(default_factory=dict)
-    _summaries: dict[tuple[Key, int, int, str], float] = field(default_factory=dict, repr=False)
+    _ratios: dict[tuple[Key, int, int, str, str, str], float] = field(default_factory=dict, repr=False)
 
     def of(self, item: Item, stage: int) -> list[Block]:
         """The blocks of one item and stage, by epoch."""
@@ -50,16 +50,16 @@ class Evidence:
         held.append(block)
         held.sort(key=lambda b: b.epoch)
 
-    def differences(self, item: Item, stage: int, name: str, baseline: str) -> list[float]:
+    def differences(self, item: Item, stage: int, name: str, rules: Rules) -> list[float]:
         """Log ratios of one backend to the baseline, one per epoch in which both were measured."""
-        both = [b for b in self.of(item, stage) if name in b.backends and baseline in b.backends]
-        return [self._summary(b, name) - self._summary(b, baseline) for b in both]
+        both = [b for b in self.of(item, stage) if name in b.backends and rules.baseline in b.backends]
+        return [self._ratio(b, name, rules.baseline, rules.statistic) for b in both]
 
-    def _summary(self, block: Block, name: str) -> float:
-        key = block.item.key, block.stage, block.epoch, name
-        if key not in self._summaries:
-            self._summaries[key] = st.log_quantile(block.times(name))
-        return self._summaries[key]
+    def _ratio(self, block: Block, name: str, baseline: str, statistic: str) -> float:
+        key = block.item.key, block.stage, block.epoch, name, baseline, statistic
+        if key not in self._ratios:
+            self._ratios[key] = st.log_ratio(block.times(name), block.times(baseline), statistic)
+        return self._ratios[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +68,13 @@ class Rules:
 
     traffic: minimal bytes of one call of an item. ceiling: GB/s that the machine can move for an item, or None where it
     is not known. believe_below: traffic in bytes under which a timing above the ceiling is believed (the smaller caches
-    are not measured well enough). baseline: the name of the contender that ratios are to.
+    are not measured well enough). baseline: the name of the contender that ratios are to. statistic: what the times of an
+    epoch come to, one of `statistics.STATISTICS`.
     """
 
     plan: Plan
     baseline: str
+    statistic: str = st.PAIRED
     gate: bool = False
     traffic: Traffic = lambda item: 0.0
     ceiling: Ceiling = lambda item: None
@@ -141,7 +143,7 @@ def _timed(row: Row, evidence: Evidence, rules: Rules, stage: int) -> Row:
 
 def _compared(row: Row, evidence: Evidence, rules: Rules, stage: int) -> Row:
     plan = rules.plan
-    differences = evidence.differences(row.item, stage, row.backend, rules.baseline)
+    differences = evidence.differences(row.item, stage, row.backend, rules)
     if not differences:
         fault = evidence.faults.get((row.item.key, rules.baseline))
         why = (
@@ -283,7 +285,7 @@ def spreads(item: Item, names: Mapping[str, object] | Sequence[str], evidence: E
     """The spread between epochs of every comparison of one item, from the pilot's epochs alone."""
     found = []
     for name in names:
-        differences = evidence.differences(item, SCREEN, name, rules.baseline)[: rules.plan.pilot]
+        differences = evidence.differences(item, SCREEN, name, rules)[: rules.plan.pilot]
         if name != rules.baseline and len(differences) > 1:
             found.append(plain.stdev(differences))
     return found

@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from lnbench import laws
+from lnbench import laws, places
 from lnbench.backend import Facts
 from lnbench.case import Case
 from lnbench.protocol import Description, Reply, Request, Sample
@@ -80,12 +80,20 @@ class Truth(Protocol):
 
 
 def open_session(
-    spec: str, *, threads: int, timeout: float, environment: Mapping[str, str], allocator: str
+    spec: str,
+    *,
+    threads: int,
+    timeout: float,
+    environment: Mapping[str, str],
+    allocator: str,
+    processors: Sequence[int] | None = None,
 ) -> SessionLike:
     """A worker process for the backend `spec`."""
     from lnbench.pool import Session
 
-    session = Session(spec, threads=threads, timeout=timeout, environment=environment, allocator=allocator)
+    session = Session(
+        spec, threads=threads, timeout=timeout, environment=environment, allocator=allocator, processors=processors
+    )
     return cast(SessionLike, session)  # its sample() takes its own handles only
 
 
@@ -103,6 +111,8 @@ def is_runnable(pid: int | None) -> bool:
 class World:
     """The outside. now: a monotonic clock in seconds. machine: what disturbs at this moment (load, pressure).
 
+    place: draws processors for a number of threads, or None.
+
     kept_bytes: memory for inputs that are kept from epoch to epoch; drawing large ones again costs seconds.
     """
 
@@ -114,3 +124,4 @@ class World:
     is_runnable: Callable[[int | None], bool] = is_runnable
     machine: Callable[[], Mapping[str, float]] = field(default=dict)
     kept_bytes: int = 1 << 30
+    place: Callable[[int, np.random.Generator], tuple[int, ...] | None] = places.draw

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # What a resumed run takes from the earlier one, always: samples of other plans cannot be joined.
 _KEPT = (
-    "baseline", "margin", "quick", "epochs", "rounds", "cache", "timeout", "freeze", "allocator", "require", "order_seed",
-    "control", "lenient", "trust",
+    "baseline", "margin", "quick", "epochs", "rounds", "cache", "timeout", "freeze", "affinity", "allocator", "require",
+    "order_seed", "statistic", "control", "lenient", "trust",
 )  # fmt: skip
 
 CEILINGS_FROM = 120.0  # seconds of budget from which ceilings that are not known are measured, which takes about 15
@@ -146,7 +146,8 @@ class BenchRun:
         given, budget = self._given, self._given["budget"]
         left = None if budget is None else max(0.0, budget - (time.perf_counter() - self._began))
         plan = plan_of(epochs=given["epochs"], margin=given["margin"], budget=left, rounds=given["rounds"])
-        return api.rules(plan, self._sides.baseline, gate="slower" in given["fail_on"], ceilings=self._ceilings)
+        gate, statistic = "slower" in given["fail_on"], given["statistic"]
+        return api.rules(plan, self._sides.baseline, gate=gate, ceilings=self._ceilings, statistic=statistic)
 
     @property
     def _how(self) -> Any:
@@ -158,6 +159,7 @@ class BenchRun:
             seed=given["order_seed"],
             timeout=given["timeout"],
             freeze=given["freeze"],
+            is_placed=given["affinity"] == "drawn",
             allocator=given["allocator"],
             cold_bytes=3 * machine.last_level_cache(),
         )

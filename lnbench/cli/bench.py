@@ -85,6 +85,18 @@ QUICK_EPOCHS, QUICK_SECONDS = 3, 54.0
 @click.option("--no-lock", is_flag=True, help="Measure although another lnbench does.")
 @click.option("--freeze", is_flag=True, help="Stop the other workers while one is measured.")
 @click.option(
+    "--statistic",
+    type=click.Choice(["paired", "q25", "median", "min"]),
+    default="paired",
+    help="What an epoch's times come to: the median ratio of its rounds, or a quantile of each side (default: paired).",
+)
+@click.option(
+    "--affinity",
+    type=click.Choice(["drawn", "any"]),
+    default="drawn",
+    help="Workers share processors drawn for each epoch, as many as threads, or run anywhere (default: drawn).",
+)
+@click.option(
     "--allocator",
     type=click.Choice(["keep", "system"]),
     default="keep",

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lnbench import places
+
 # Flags that decide which kernels may run; the others of /proc/cpuinfo say nothing about speed here.
 _ISA = (
     "sse2", "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "avx512_fp16",
@@ -40,7 +42,7 @@ def read_text(path: Path) -> str | None:
 
 def processors() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return len(places.allowed())
 
 
 def cpu_quota() -> float | None:

@@ -6,7 +6,6 @@ Owns the order of cases (what found bugs before goes first) and the summary. Sho
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from lnbench import places
 from lnbench.case import Case
 from lnbench.errors import EnvironmentUnfit
 from lnbench.selftest import accusing, correct, killing, native, native_sources
@@ -71,8 +71,7 @@ def targets(folder: Path | None) -> tuple[list[Target], str]:
 
 def jobs_here() -> int:
     """Processes to use by default: one per core, at most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))
+    return max(1, min(8, len(places.allowed())))
 
 
 def kill_all(

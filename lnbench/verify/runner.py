@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from lnbench import places
 from lnbench.case import Case
 from lnbench.verify import shards
 from lnbench.verify.differences import Differences
 from lnbench.verify.examiner import DEFAULT_REQUIREMENT, Examiner, Options
-from lnbench.verify.sweep import cores
 from lnbench.verify.verdict import Verdict
 
 __all__ = ["DEFAULT_REQUIREMENT", "Options", "run"]
@@ -68,4 +68,4 @@ def run(
 def _jobs(cases: Sequence[Case], options: Options) -> int:
     if options.in_process or options.jobs == 1:
         return 1
-    return min(options.jobs or cores(), len(cases) // CASES_PER_SHARD)
+    return min(options.jobs or len(places.allowed()), len(cases) // CASES_PER_SHARD)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lnbench import places
 from lnbench.digest import of
 from lnbench.numerics.rules import Arithmetic
 from lnbench.verify.compare import Tally
@@ -76,11 +76,6 @@ def key_of(problem: Problem, inputs: Mapping[str, Array]) -> Any:
     return (*what, problem.pass_, problem.domain, formats, used)
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @cache
 def keep_freed_memory() -> None:
     """Lets the C library's allocator keep what is freed, up to a limit; done once for a process.
@@ -97,14 +92,14 @@ def keep_freed_memory() -> None:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="lnbench-bound")
+    return ThreadPoolExecutor(len(places.allowed()), thread_name_prefix="lnbench-bound")
 
 
 def _workers(problem: Problem) -> int:
     if problem.elements <= SMALL_ELEMENTS:
         return 1
     block = 8 * max(1 << 15, problem.fold.cols) * COPIES
-    return max(1, min(cores(), FREE_BYTES // block))
+    return max(1, min(len(places.allowed()), FREE_BYTES // block))
 
 
 def _evaluated(problem: Problem, arithmetic: Arithmetic, key: Any) -> Blocks:

@@ -15,6 +15,8 @@ from lnbench.case import Case
 from lnbench.errors import BackendBroken, Unavailable
 from lnbench.protocol import Description, Reply, Request, Sample
 
+PROCESSORS = 4
+
 
 @dataclass(frozen=True)
 class SimulatedMachine:
@@ -275,14 +277,23 @@ class FakeLab:
     truth: FakeTruth = field(init=False)
     sessions: list[FakeSession] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
+    places: list[Sequence[int] | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
         self.truth = FakeTruth(self)
 
     def open_session(
-        self, spec: str, *, threads: int, timeout: float, environment: Mapping[str, str], allocator: str
+        self,
+        spec: str,
+        *,
+        threads: int,
+        timeout: float,
+        environment: Mapping[str, str],
+        allocator: str,
+        processors: Sequence[int] | None,
     ) -> Any:
+        self.places.append(processors)
         self.sessions.append(FakeSession(self, spec, threads, environment))
         return self.sessions[-1]
 
@@ -293,7 +304,15 @@ class FakeLab:
 
     @property
     def world(self) -> World:
-        return World(self.truth, self.open_session, self.draw, self.clock.now, self.clock.sleep, lambda pid: False)
+        return World(
+            self.truth,
+            self.open_session,
+            self.draw,
+            self.clock.now,
+            self.clock.sleep,
+            is_runnable=lambda pid: False,
+            place=lambda count, rng: tuple(rng.permutation(PROCESSORS)[:count].tolist()),
+        )
 
 
 @pytest.fixture

@@ -24,7 +24,15 @@ def run(
         for backend, seconds in times.items():
             wall = round(seconds * luck * float(np.exp(rng.normal(0, 0.002))) * 1e10)
             samples.append(
-                {**common, "stage": "1", "epoch": str(epoch), "backend": backend, "wall_ns": str(wall), "inner": "10"}
+                {
+                    **common,
+                    "stage": "1",
+                    "epoch": str(epoch),
+                    "round": "0",
+                    "backend": backend,
+                    "wall_ns": str(wall),
+                    "inner": "10",
+                }
             )
     return Run(timings, samples, {"machine": {"cpu": f"day {day}", "cores": 2}})
 

@@ -38,7 +38,9 @@ def go(lab: Any, problem: list[Item] | None = None, *, names: list[str] | None =
         traffic=lambda item: 2.0 * item.case.bytes,
         ceiling=changes.pop("ceiling", lambda item: None),
     )
-    how = Circumstances(seed=changes.pop("seed", 1), freeze=changes.pop("freeze", False))
+    how = Circumstances(
+        seed=changes.pop("seed", 1), freeze=changes.pop("freeze", False), is_placed=changes.pop("is_placed", True)
+    )
     return run(problem or [ITEM], [Contender(n, n) for n in names], rules, how, lab.world, **changes)
 
 
@@ -61,6 +63,17 @@ def test_differences_beyond_the_margin_are_claimed_and_equal_backends_are_the_sa
     assert slow.low < 1.1 < slow.high and slow.resolution is not None and slow.resolution < 0.02
     assert slow.seconds == pytest.approx(11e-6, rel=0.03) and slow.epochs == 8
     assert slow.seconds is not None and slow.gb_per_s == pytest.approx(2 * ITEM.case.bytes / slow.seconds * 1e-9)
+
+
+def test_all_workers_of_an_epoch_run_on_the_same_processors_and_other_epochs_on_others(lab: Lab, script: Make) -> None:
+    made = lab(a=script(), b=script(), c=script())
+    go(made)
+    epochs = [made.places[i : i + 3] for i in range(0, len(made.places), 3)]
+    assert all(len(set(places)) == 1 and len(places[0]) == 1 for places in epochs)
+    assert len({places[0] for places in epochs}) > 1
+    free = lab(a=script(), b=script())
+    go(free, is_placed=False)
+    assert set(free.places) == {None}
 
 
 def test_too_much_noise_is_unresolved_and_says_what_it_would_take(lab: Lab, script: Make) -> None:

@@ -36,6 +36,18 @@ def test_identical_sides_are_rarely_different_and_planted_work_is_found(lab: Lab
     assert large.measured > 0 and large.seconds > 0
 
 
+def test_a_run_of_four_sides_is_four_trials_of_which_those_of_a_kind_share_no_side(
+    lab: Lab, script: Callable[..., Any]
+) -> None:
+    made = lab(native=script(process=0.002, noise=0.005))
+    found = selfcheck.quartet(made.world, "native", 0.05, 3, case=CASE, plan=PLAN)
+    assert [t.delta for t in found] == [0.0, 0.0, 0.05, 0.05] and len(made.sessions) == 4 * PLAN.pilot
+    assert [t.is_slower for t in found[2:]] == [True, True] and all(t.is_covered for t in found)
+    assert all(t.measured > 0 for t in found) and len({t.ratio for t in found}) == 4
+    wrong = selfcheck.quartet(lab(native=script(wrong=True)).world, "native", 0.05, 3, case=CASE, plan=PLAN)
+    assert [t.verdict for t in wrong] == ["INVALID"] * 4 and not any(t.is_different for t in wrong)
+
+
 def test_a_rate_says_its_exact_interval() -> None:
     assert str(selfcheck.Rate(1, 20)) == "1/20 = 5.0 % (0.1 to 24.9 %)"
     assert selfcheck.Rate(0, 0).interval == (0.0, 1.0)
