@@ -1,10 +1,10 @@
-"""On which processors a process may run: what is allowed, how to draw a few of them, how to start something there."""
+"""On which processors a process may run: what is allowed, how to draw a few of them, how to go there."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,15 +49,8 @@ def draw(count: int, rng: np.random.Generator) -> tuple[int, ...] | None:
     return tuple(sorted((first + rest)[:count]))
 
 
-@contextmanager
-def starting_on(processors: Sequence[int] | None) -> Iterator[None]:
-    """Processes that this thread starts meanwhile run on these processors only; None changes nothing."""
-    if processors is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, processors)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def move(processors: Sequence[int]) -> None:
+    """Puts all threads of this process on these processors; what they start later stays there too."""
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.sched_setaffinity(int(task), processors)

@@ -205,13 +205,13 @@ class Session:
             self._local = Server(self._arena.fd, self._arena.control, is_local=True)
         else:
             variables = environment(self.threads, self._allocator, self._environment)
-            self._process = Process(self._arena.fd, variables, self._limit, self._processors)
+            self._process = Process(self._arena.fd, variables, self._limit)
 
     def _start(self) -> None:
         if self._is_running:
             return
         self._spawn()
-        answer = self._introduce("hello")
+        answer = self._introduce("hello", processors=self._processors)
         described = {str(k): str(v) for k, v in dict(answer["described"]).items()}
         try:
             facts = Facts.of(described)
@@ -221,10 +221,10 @@ class Session:
         self._closes = bool(answer.get("closes"))
         self._description = Description(str(answer["name"]), facts, described)
 
-    def _introduce(self, verb: str) -> dict[str, Any]:
+    def _introduce(self, verb: str, **more: Any) -> dict[str, Any]:
         """The first exchange with a new worker, which imports the backend."""
         try:
-            answer = self._ask(verb, {"spec": self.spec}, max(self.timeout, _START_SECONDS))
+            answer = self._ask(verb, {"spec": self.spec, **more}, max(self.timeout, _START_SECONDS))
         except Died as death:
             words = self._obituary(death)
             raise errors.BackendBroken(f"backend {self.spec!r} {words.reason}{last_words(words.log)}") from death

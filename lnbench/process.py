@@ -14,10 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from lnbench.places import starting_on
 from lnbench.protocol import LOST_CONNECTION, AnswerReader, Died
 
 _BOOT = (
@@ -59,18 +58,9 @@ def environment(threads: int, allocator: str, extra: Mapping[str, str]) -> dict[
 
 
 class Process:
-    """One worker process and its descendants: a session and process group of their own.
+    """One worker process and its descendants: a session and process group of their own."""
 
-    processors: the only ones that it may run on; None for all.
-    """
-
-    def __init__(
-        self,
-        arena_fd: int,
-        environ: Mapping[str, str],
-        limit: int = 0,
-        processors: Sequence[int] | None = None,
-    ):
+    def __init__(self, arena_fd: int, environ: Mapping[str, str], limit: int = 0):
         ours, theirs = socket.socketpair()
         read_log, write_log = os.pipe()
         life_read, self._life = os.pipe()
@@ -78,16 +68,15 @@ class Process:
         root = str(Path(__file__).resolve().parents[1])
         command = [sys.executable, "-P", "-c", _BOOT, root, *map(str, passed), str(limit)]
         try:
-            with starting_on(processors):  # before its first thread: libraries start theirs while they are imported
-                self._popen = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=write_log,
-                    stderr=write_log,
-                    pass_fds=passed,
-                    env=dict(environ),
-                    start_new_session=True,
-                )
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_log,
+                stderr=write_log,
+                pass_fds=passed,
+                env=dict(environ),
+                start_new_session=True,
+            )
         except BaseException:
             ours.close()
             os.close(read_log)

@@ -13,7 +13,7 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice, repeat
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter_ns, process_time_ns
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lnbench import memory, probe, protocol, registry
+from lnbench import memory, places, probe, protocol, registry
 from lnbench.backend import Backend
 from lnbench.case import Case
 from lnbench.errors import LnbenchError, Unsupported
@@ -64,8 +64,10 @@ class Server:
         assert self._backend is not None
         return self._backend
 
-    def do_hello(self, spec: str) -> Answer:
-        """Resolves the backend and describes it."""
+    def do_hello(self, spec: str, processors: Sequence[int] | None) -> Answer:
+        """Resolves the backend and describes it, on the processors given: libraries look how many there are."""
+        if processors is not None:
+            places.move(processors)
         self._control.phase = "being imported"
         self._backend = registry.resolve(spec)
         self._control.phase = "describing itself"

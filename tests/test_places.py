@@ -44,7 +44,7 @@ def test_processors_without_known_topology_are_cores_of_their_own(monkeypatch: p
 
 
 @needs_affinity
-def test_a_worker_and_all_its_threads_run_where_they_are_put_and_the_starter_stays_where_it_was() -> None:
+def test_a_worker_and_all_its_threads_run_where_they_are_put() -> None:
     before, one = os.sched_getaffinity(0), places.allowed()[-1]
     with Session("native", threads=2, processors=(one,)) as session:
         assert session.description.name == "native" and session.pid is not None
