@@ -22,7 +22,7 @@ from lnbench.case import Case
 # Small enough that a trial takes seconds, 1000 rows so that 1 % more is a whole number of them, and a quarter of a usual
 # second cache: near its size, which pages a process happens to get decides about several percent.
 CASE = Case(shape=(1000, 32), passes="forward", name="self-check")
-PLAN = Plan(pilot=8, most_epochs=8, rounds=40)
+PLAN = Plan(pilot=8, most_epochs=8, rounds=60)
 DELTAS = (0.01, 0.03, 0.05)
 
 
