@@ -2,12 +2,12 @@
 
     python benchmarks/aa_and_power.py --load 0 --load 2 --output results/aa      # 400 A/A, 200 of 3 %, 200 of 5 %, twice
     python benchmarks/aa_and_power.py --load 0 --minutes 10 --output results/aa  # as far as ten minutes go
-    python benchmarks/aa_and_power.py --report --output results/aa --document docs/measurement.md
+    python benchmarks/aa_and_power.py --report --output results/aa
 
 A run is a whole benchmark of one backend against itself: fresh processes in each epoch, half of the four sides normalise
 (1 + delta) times the rows. It gives two trials of identical sides and two of different ones; the two of a kind share no
 process. Trials go to OUTPUT/trials.csv as they are known; started again, the script goes on where it stopped. The table
-goes to OUTPUT/table.md and, with --document, between the markers of that page.
+goes to docs/measurement.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import pages
+
 from lnbench import machine
 from lnbench.bench.lock import machine_lock
 from lnbench.bench.selfcheck import CASE, PLAN, Rate, Summary, Trial, quartet, summarise
@@ -38,7 +40,6 @@ HEAD = (
     "busy processes", "planted", "trials", "interval excludes 1", "found slower", "beyond the 2 % margin",
     "interval holds the truth", "bias", "timed a side", "time a trial",
 )  # fmt: skip
-MARKERS = "<!-- benchmarks/aa_and_power.py writes from here -->", "<!-- to here -->"
 # What is promised: (planted, what is counted, the least or most share allowed, limit of the exact interval for A/A).
 MOST_FALSE, MOST_FALSE_LIMIT = 0.05, 0.08
 FOUND = {0.03: 0.90, 0.05: 0.99}
@@ -146,15 +147,6 @@ def table(rows: Rows) -> str:
     return "\n".join([*lines, "", *promises]) + "\n"
 
 
-def insert(document: Path, text: str) -> None:
-    """Puts the table between the markers of a page."""
-    page = document.read_text()
-    if any(page.count(m) != 1 for m in MARKERS):
-        raise SystemExit(f"{document} needs one line {MARKERS[0]!r} and, below it, one line {MARKERS[1]!r}")
-    before, _, rest = page.partition(MARKERS[0])
-    document.write_text(f"{before}{MARKERS[0]}\n\n{text}\n{MARKERS[1]}{rest.partition(MARKERS[1])[2]}")
-
-
 def arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,7 +162,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="native")
     parser.add_argument("--output", type=Path, default=Path("results/aa"))
     parser.add_argument("--report", action="store_true", help="write the table from what is there and stop")
-    parser.add_argument("--document", type=Path, help="also put the table between the markers of this page")
     args = parser.parse_args()
     args.load = args.load or [0, 2]
     return args
@@ -189,10 +180,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
     text = table(finished(path))
-    (args.output / "table.md").write_text(text)
     print(text)
-    if args.document:
-        insert(args.document, text)
+    pages.put(pages.DOCS / "measurement.md", "error rates", text)
 
 
 if __name__ == "__main__":

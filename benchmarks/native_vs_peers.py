@@ -1,9 +1,11 @@
 """Measures the native backend against its peers over the suite `ladder` and writes the tables of docs/native.md.
 
     python benchmarks/native_vs_peers.py --budget 120 --dtypes float32 --threads 1,2
+    python benchmarks/native_vs_peers.py --budget 120 --dtypes float32 --part large --peers torch,onednn -- -k 8192x8192
 
 Each group (dtype, threads, cache) is one run of `lnbench bench`: interleaved rounds, fresh processes, every result verified.
-Peers that are not installed are left out and named. `--report` writes the tables from the runs that are already there.
+A group may be measured in parts, whose rows stand in one table. Peers that are not installed are left out and named.
+`--report` writes the tables from the runs that are already there.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
+import pages
+
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("torch", "torch-compile", "onnxruntime", "jax", "onednn", "numpy")
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Row = dict[str, str]
 
 
@@ -50,10 +53,10 @@ def measure(folder: Path, backends: list[str], budget: int, rest: list[str]) -> 
 
 
 def rows_of(runs: Path) -> Iterator[tuple[str, Row]]:
-    """(group, row) of every run below `runs`."""
+    """(group, row) of every run below `runs`; parts of a group are one group."""
     for path in sorted(runs.glob("*/timings.csv")):
         with path.open(newline="") as file:
-            yield from ((path.parent.name, row) for row in csv.DictReader(file))
+            yield from ((path.parent.name.partition("+")[0], row) for row in csv.DictReader(file))
 
 
 def geomean(values: list[float]) -> float:
@@ -100,13 +103,6 @@ def _geomean_of(shapes: dict[str, dict[str, Row]], peer: str) -> str:
     return f"**{geomean(ratios):.2f}**" if ratios else ""
 
 
-def write(document: Path, text: str) -> None:
-    """Replaces what stands between the marks in `document`."""
-    old = document.read_text(encoding="utf-8")
-    head, tail = old.split(BEGIN)[0], old.split(END)[1]
-    document.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=ROOT / "results" / "native-vs-peers", help="folder of the runs")
@@ -115,6 +111,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--caches", default="hot,cold")
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--part", default="", help="names a part of each group, measured by a run of its own")
     parser.add_argument("--report", action="store_true", help="only write the tables of the runs that are there")
     parser.add_argument("rest", nargs="*", help="further options of `lnbench bench`, after --")
     given = parser.parse_args()
@@ -123,13 +120,14 @@ def main() -> None:
         for dtype, threads, cache in product(
             given.dtypes.split(","), given.threads.split(","), given.caches.split(",")
         ):
-            folder = given.runs / f"{dtype}-{threads} threads-{cache}"
+            part = f"+{given.part}" if given.part else ""
+            folder = given.runs / f"{dtype}-{threads} threads-{cache}{part}"
             if not folder.exists():
                 options = ["--dtype", dtype, "--threads", threads, "--cache", cache, *given.rest]
                 measure(folder, backends, given.budget, options)
     text = "\n".join(tables(given.runs))
     print(text)
-    write(ROOT / "docs" / "native.md", text)
+    pages.put(pages.DOCS / "native.md", "measured", text)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from lnbench import places
 from lnbench.cli._app import app
 from lnbench.errors import Exit
 
@@ -66,6 +67,18 @@ def test_a_run_writes_rows_and_samples_and_a_wrong_backend_has_no_time(plugin: s
     assert {s["epoch"] for s in samples} == {"0", "1"} and {s["backend"] for s in samples} == {"plug.py:good"}
     assert "small" in result.stderr and "INVALID" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("2 rows on 1 case and pass:")
+
+
+@pytest.mark.skipif(len(places.allowed()) < 2, reason="one processor: nothing to draw")
+@pytest.mark.parametrize(("affinity", "count"), [("drawn", 1), ("any", 0)])
+def test_samples_say_where_the_workers_ran(plugin: str, tmp_path: Path, affinity: str, count: int) -> None:
+    arguments = ("--affinity", affinity, "--statistic", "q25", "--output", "run")
+    assert bench("--case", CASE, "-b", f"{plugin}:good", *QUICK, *arguments).exit_code == Exit.OK
+    samples = list(csv.DictReader(io.StringIO((tmp_path / "run" / "samples.csv").read_text())))
+    assert all(len(s["processors"].split()) == count for s in samples)
+    assert all(0 <= float(s["steal"] or 0) <= 1 for s in samples)
+    settings = json.loads((tmp_path / "run" / "environment.json").read_text())["settings"]
+    assert settings["affinity"] == affinity and settings["statistic"] == "q25"
 
 
 def test_finished_epochs_are_not_measured_again(plugin: str, tmp_path: Path) -> None:

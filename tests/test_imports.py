@@ -18,7 +18,7 @@ BACKENDS = Path(lnbench_backends.__file__).parent
 
 # A module may import what stands in its own row or in a row above it.
 LAYERS = (
-    ("errors", "numerics", "digest", "callable_module", "probe"),
+    ("errors", "numerics", "digest", "callable_module", "probe", "places"),
     ("case", "config", "operators", "laws", "layouts", "memory"),
     ("backend", "library", "registry", "protocol", "buffers", "blame"),
     ("postmortem", "process", "prepared", "worker", "handle", "pool"),

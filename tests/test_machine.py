@@ -47,6 +47,22 @@ def test_the_environment_is_json_and_names_the_processor() -> None:
     assert found["cpu"] and found["processors"] >= 1 and found["versions"]["python"]
 
 
+def test_a_watch_says_what_was_stolen_since_the_last_look(quiet: pytest.MonkeyPatch) -> None:
+    counters = iter([[10, 0, 0, 90, 0, 0, 0, 0], [60, 0, 0, 110, 0, 0, 0, 30], None])
+    quiet.setattr(noise, "_cpu_times", lambda: next(counters))
+    quiet.setattr(facts, "clock_mhz", lambda: 2500.0)
+    watch = noise.Watch()
+    assert watch.look() == {"load": 0.1, "pressure": 0.0, "steal": 0.3, "mhz": 2500.0}
+    assert "steal" not in watch.look()
+
+
+def test_the_clock_is_the_mean_over_processors_where_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "read_text", lambda path: "cpu MHz\t\t: 2000.0\n\nmodel\t: x\ncpu MHz\t\t: 3000.5\n")
+    assert facts.clock_mhz() == 2500.25
+    monkeypatch.setattr(facts, "read_text", lambda path: None)
+    assert facts.clock_mhz() is None
+
+
 def test_nothing_is_said_where_nothing_is_amiss(quiet: pytest.MonkeyPatch) -> None:
     assert machine.warnings(2) == []
 

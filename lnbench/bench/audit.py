@@ -90,8 +90,9 @@ def _hidden(call: TimedCall, samples: list[Sample], inner: int, spent: float) ->
     allowed = max(threads, used) if facts.threads == "ignored" else threads
     if used > HIDDEN_WORK * allowed:
         return f"it used {used:.1f} processors although {threads} thread{'s were' if threads > 1 else ' was'} allowed"
-    # On a busy machine time grows and processor time does not: what was used within the sample is the fairer measure.
-    within = median(s.cpu_ns for s in samples) / inner
+    # On a busy machine time grows and processor time does not: what was used within the sample is the fairer measure. The
+    # most of them, because a pool whose threads got no processor for the few calls of one sample used too little there.
+    within = max(s.cpu_ns for s in samples) / inner
     if call.lane.restless or spent <= HIDDEN_WORK * min(allowed * shown, within):
         return None
     cost = f"{spent / 1e6:.3g} ms of processor time, and shows {min(shown, within) / 1e6:.3g} ms"

@@ -65,19 +65,20 @@ class Memory:
 class Crew:
     """The workers of one epoch with one thread count. A context manager that ends them all.
 
-    broken: why a contender has no worker.
+    broken: why a contender has no worker. processors: those that all workers run on; empty for any.
     """
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     broken: dict[str, Fault] = field(default_factory=dict)
+    processors: tuple[int, ...] = ()
 
     @classmethod
     def start(
         cls, contenders: Sequence[Contender], threads: int, rng: np.random.Generator, memory: Memory, how: Circumstances
     ) -> Crew:
         """Starts all workers in random order. Raises Unavailable or UnknownBackend; a broken one is noted."""
-        crew = cls()
         processors = memory.world.place(threads, rng) if how.is_placed else None
+        crew = cls(processors=processors or ())
         for number in schedule.shuffled(len(contenders), rng):
             contender = contenders[number]
             variables = {**how.environment, **dict(contender.environment), **schedule.random_environment(rng)}

@@ -89,7 +89,7 @@ class ItemRun:
         names = tuple(self._calls)
         kept = tuple(t for t in timings if t.backend in names and t.round < done)
         machine = dict(self.memory.world.machine())
-        block = Block(self.item, stage, epoch, done, names, kept, self._now() - started, machine)
+        block = Block(self.item, stage, epoch, done, names, kept, self._now() - started, machine, self.crew.processors)
         return block if done and block.is_complete else None
 
     def _guard(self, name: str, action: Callable[[], None]) -> bool:

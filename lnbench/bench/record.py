@@ -99,6 +99,7 @@ class Block:
     timings: tuple[Timing, ...]
     seconds: float = 0.0
     machine: Mapping[str, float] = field(default_factory=dict)
+    processors: tuple[int, ...] = ()
 
     def times(self, backend: str) -> list[float]:
         """Seconds per call of one backend, by round."""
@@ -202,6 +203,9 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "idle_ns": "processor time that the worker used after the sample, when it had nothing to do",
     "load": "load average of the machine at the end of the block",
     "pressure": "percent of the last ten seconds in which something waited for a processor, at the end of the block",
+    "steal": "share of processor time that the hypervisor took away since the block before",
+    "mhz": "clock of the processors at the end of the block, mean, where the system tells",
+    "processors": "numbers of those that the workers ran on; empty: any",
 }
 
 
@@ -215,7 +219,8 @@ def sample_cells(block: Block) -> Iterable[dict[str, Any]]:
     key, pass_, cache = block.item.key
     place = {"key": key, "pass": pass_, "cache": cache, "stage": block.stage, "epoch": block.epoch}
     place |= {"rounds": block.rounds, "lanes": len(block.backends)}
-    place |= {name: block.machine.get(name) for name in ("load", "pressure")}
+    place |= {name: block.machine.get(name) for name in ("load", "pressure", "steal", "mhz")}
+    place["processors"] = " ".join(map(str, block.processors))
     for timing in block.timings:
         own = {n: getattr(timing, n) for n in SAMPLE_COLUMNS if n not in place}
         yield {**place, **own}

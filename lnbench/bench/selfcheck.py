@@ -6,6 +6,7 @@ Planted work is honest: one side normalises (1 + delta) times the rows. Trials a
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ class Summary:
 
     different: intervals that exclude 1 (false positives when delta is 0). claims: FASTER or SLOWER verdicts, beyond the
     margin. slower: intervals above 1 (power when delta is not 0). covered: intervals that hold the truth. bias: mean of
-    ln(ratio) - ln(1 + delta). seconds: of a whole trial, mean. measured: timed seconds on a side, largest.
+    ln(ratio) - ln(1 + delta). seconds: of a whole trial, mean. measured: timed seconds on a side, median.
     """
 
     delta: float
@@ -194,5 +195,5 @@ def summarise(trials: Iterable[Trial], delta: float) -> Summary:
         covered=Rate(sum(t.is_covered for t in mine), count),
         bias=sum(errors) / len(errors) if errors else math.nan,
         seconds=sum(t.seconds for t in mine) / count if count else 0.0,
-        measured=max((t.measured for t in mine), default=0.0),
+        measured=statistics.median(t.measured for t in mine) if mine else 0.0,
     )

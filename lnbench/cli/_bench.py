@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -131,12 +130,8 @@ class BenchRun:
         from lnbench.machine import noise
         from lnbench.verify.right import Right
 
-        def disturbance() -> dict[str, float]:
-            waiting = noise.pressure()
-            return {"load": os.getloadavg()[0]} | ({} if waiting is None else {"pressure": waiting})
-
         kept = machine.spare_memory()
-        return World(Right(self._given["require"]), machine=disturbance, kept_bytes=kept)
+        return World(Right(self._given["require"]), machine=noise.Watch().look, kept_bytes=kept)
 
     @property
     def _rules(self) -> Rules:

@@ -37,7 +37,7 @@ def check_bench(repeats: int, deltas: Sequence[float], spec: str = "native") -> 
 
 def sentence(s: Summary) -> str:
     """One summary in words."""
-    cost = f"{s.seconds:.1f} s a run, at most {s.measured:.2f} s timed on a side"
+    cost = f"{s.seconds:.1f} s a run, {s.measured:.2f} s timed on a side"
     if s.delta == 0:
         return f"A/A: called different {s.different}, beyond the margin {s.claims}; {cost}."
     bias = "" if math.isnan(s.bias) else f", bias {100 * s.bias:+.2f} %"

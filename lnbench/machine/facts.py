@@ -125,6 +125,13 @@ def isa_flags() -> list[str]:
     return [flag for flag in _ISA if flag in present]
 
 
+def clock_mhz() -> float | None:
+    """The clock now, mean over processors, or None where the system does not tell."""
+    lines = (read_text(Path("/proc/cpuinfo")) or "").splitlines()
+    found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return sum(found) / len(found) if found else None
+
+
 def governor() -> str | None:
     """How the clock frequency is chosen, such as performance or powersave."""
     return read_text(SYS_CPU / "cpu0" / "cpufreq" / "scaling_governor")

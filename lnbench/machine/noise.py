@@ -17,11 +17,33 @@ def steal(seconds: float = 0.2) -> float | None:
     """Share of processor time that the hypervisor took away during `seconds`, or None where nobody counts it."""
     before = _cpu_times()
     time.sleep(seconds)
-    after = _cpu_times()
+    return _stolen_share(before, _cpu_times())
+
+
+def _stolen_share(before: list[int] | None, after: list[int] | None) -> float | None:
     if before is None or after is None:
         return None
     passed = [b - a for a, b in zip(before, after, strict=True)]
     return passed[7] / max(1, sum(passed[:8]))
+
+
+class Watch:
+    """What disturbs, from one look to the next. Each look gives what the system tells, of `load` (average of the last
+    minute), `pressure` (percent, see `pressure`), `steal` (share of processor time since the last look) and `mhz`."""
+
+    def __init__(self) -> None:
+        self._times = _cpu_times()
+
+    def look(self) -> dict[str, float]:
+        """The disturbances now."""
+        before, self._times = self._times, _cpu_times()
+        found = {
+            "load": os.getloadavg()[0],
+            "pressure": pressure(),
+            "steal": _stolen_share(before, self._times),
+            "mhz": facts.clock_mhz(),
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _cpu_times() -> list[int] | None:

@@ -55,8 +55,8 @@ INLINE const void *dy_row(const pass *p, int64_t row) { return at(p->c->dy, row 
 
 INLINE moments2 moments2_zero(void) { return (moments2){{v_zero(), v_zero()}, {v_zero(), v_zero()}}; }
 
-INLINE void ask(const void *const ahead[PAIR], int64_t j, int t) {
-    EACH(PAIR, prefetch(at(ahead[r], j, t), LANES * size_of(t)););
+INLINE void ask(const void *const ahead[PAIR], int64_t j, int64_t n, int t) {
+    EACH(PAIR, prefetch(at(ahead[r], j, t), n * size_of(t)););
 }
 
 /* One vector of columns of one row; share: its part of dgamma and dbeta. */
@@ -120,6 +120,19 @@ INLINE void put(const pass *p, const writer *w, const tilt *k, int rows, int64_t
     });
 }
 
+/* Two vectors of columns, written together. */
+INLINE void put_two(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int stream) {
+    vec low[PAIR] = {v_zero(), v_zero()}, high[PAIR] = {v_zero(), v_zero()};
+    const int64_t i = j + LANES;
+    vec gamma = load_param(p->gamma, j, p->affine), next = load_param(p->gamma, i, p->affine);
+    EACH(rows, low[r] = dx_of(k[r], v_load(w->x[r], j, p->type), v_load(w->dy[r], j, p->type), gamma););
+    EACH(rows, high[r] = dx_of(k[r], v_load(w->x[r], i, p->type), v_load(w->dy[r], i, p->type), next););
+    EACH(rows, {
+        if (stream) v_stream_two(w->dx[r], j, low[r], high[r], p->type);
+        else v_store_two(w->dx[r], j, low[r], high[r], p->type);
+    });
+}
+
 INLINE void put_some(const pass *p, const writer *w, const tilt *k, int rows, int64_t j, int64_t n) {
     vec gamma = load_param_some(p->gamma, j, n, p->affine);
     EACH(rows, {
@@ -132,9 +145,14 @@ INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64
     tilt k[PAIR];
     const writer own = *w; /* a copy that no store can change stays in registers */
     EACH(rows, k[r] = tilt_of(&own.stat[r]););
-    if (own.ahead[0]) {
+    if (V_WRITES_TWO(p->type)) {
+        for (; j + 2 * LANES <= end; j += 2 * LANES) {
+            if (own.ahead[0]) ask(own.ahead, j, 2 * LANES, p->type);
+            put_two(p, &own, k, rows, j, stream);
+        }
+    } else if (own.ahead[0]) {
         for (; j + LANES <= end; j += LANES) {
-            ask(own.ahead, j, p->type);
+            ask(own.ahead, j, LANES, p->type);
             put(p, &own, k, rows, j, stream);
         }
     }
@@ -157,9 +175,11 @@ INLINE void chunk_values(const moments2 *m, double sums[2 * PAIR]) {
 INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t end) {
     const reader own = *in; /* a copy that no store can change stays in registers */
     if (own.ahead[0]) {
-        for (; j + LANES <= end; j += LANES) {
-            ask(own.ahead, j, p->type);
+        const int64_t width = LANES * size_of(p->type) < 64 ? 2 * LANES : LANES;
+        for (; j + width <= end; j += width) {
+            ask(own.ahead, j, width, p->type);
             add(p, &own, s, m, rows, j);
+            if (width > LANES) add(p, &own, s, m, rows, j + LANES);
         }
     }
     for (; j + LANES <= end; j += LANES) add(p, &own, s, m, rows, j);
@@ -291,14 +311,20 @@ INLINE int64_t by_groups(const pass *p, reader *place, int64_t row, int64_t last
     return row;
 }
 
+INLINE int64_t some_rows(const pass *p, reader *place, int64_t row, int64_t last, int rows) {
+    for (; row + rows <= last; row += rows) {
+        rows_apart(p, place, row, rows);
+        place->fresh = 0;
+    }
+    return row;
+}
+
 /* Adds up and writes rows of one block; `place`: a reader that knows where the gradients of the parameters go. */
 INLINE void backward_span(const pass *p, reader *place, int64_t row, int64_t last) {
     int whole_lines = p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0;
     if (LANES > 1 && p->t->ahead && whole_lines) row = by_groups(p, place, row, last);
-    for (; row < last; row += PAIR) {
-        rows_apart(p, place, row, (int)least(PAIR, last - row));
-        place->fresh = 0;
-    }
+    row = some_rows(p, place, row, last, PAIR);
+    some_rows(p, place, row, last, 1);
 }
 
 #endif

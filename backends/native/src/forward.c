@@ -44,6 +44,27 @@ INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_
     });
 }
 
+/* Two vectors of columns. What is written comes after all that is read: rows may lie a multiple of 4096 bytes apart. */
+INLINE void put_two(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
+    if (!V_WRITES_TWO(p->type)) {
+        put(p, w, s, rows, j, stream);
+        put(p, w, s, rows, j + LANES, stream);
+        return;
+    }
+    const int64_t k = j + LANES;
+    vec gamma[2] = {load_param(p->gamma, j, p->affine), load_param(p->gamma, k, p->affine)};
+    vec beta[2] = {load_param(p->beta, j, p->affine), load_param(p->beta, k, p->affine)};
+    vec low[PAIR] = {v_zero(), v_zero()}, high[PAIR] = {v_zero(), v_zero()};
+    EACH(rows, {
+        low[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma[0], beta[0]);
+        high[r] = v_fma(normalized(s[r], v_load(w->x[r], k, p->type)), gamma[1], beta[1]);
+    });
+    EACH(rows, {
+        if (stream) v_stream_two(w->y[r], j, low[r], high[r], p->type);
+        else v_store_two(w->y[r], j, low[r], high[r], p->type);
+    });
+}
+
 INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int64_t n) {
     vec gamma = load_param_some(p->gamma, j, n, p->affine), beta = load_param_some(p->beta, j, n, p->affine);
     EACH(rows, {
@@ -59,9 +80,11 @@ INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64
     if (w->ahead[0]) {
         for (; j + 2 * LANES <= end; j += 2 * LANES) {
             EACH(PAIR, prefetch(at(w->ahead[r], j, p->type), 2 * LANES * size_of(p->type)););
-            put(p, w, s, rows, j, stream);
-            put(p, w, s, rows, j + LANES, stream);
+            put_two(p, w, s, rows, j, stream);
         }
+    }
+    if (V_WRITES_TWO(p->type)) {
+        for (; j + 2 * LANES <= end; j += 2 * LANES) put_two(p, w, s, rows, j, stream);
     }
     for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
     if (j < end) put_some(p, w, s, rows, j, end - j);

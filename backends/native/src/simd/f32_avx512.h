@@ -31,7 +31,10 @@ INLINE void v_sum4(const vec v[4], double sums[4]) {
 
 INLINE vec widen(__m256i h, int t) {
     if (t == LNB_F16) return _mm512_cvtph_ps(h);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    /* The upper half of lane i is element i: one shuffle, where widening and shifting are two operations. */
+    const __m512i place = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4, 0,
+                                           3, 0, 2, 0, 1, 0, 0, 0);
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, place, _mm512_castsi256_si512(h)));
 }
 
 /* Round to nearest even. The instruction for bfloat16 does so too, but takes subnormal numbers for zero. */
@@ -46,6 +49,15 @@ INLINE __m256i narrow(vec v, int t) {
     __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     sum = _mm512_mask_or_epi32(sum, nan, bits, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(sum, 16));
+}
+
+/* Two vectors, as one of twice as many halves. */
+INLINE __m512i narrow_two(vec low, vec high, int t) {
+#ifdef __AVX512BF16__
+    __mmask16 subnormal = _mm512_fpclass_ps_mask(low, 0x20) | _mm512_fpclass_ps_mask(high, 0x20);
+    if (t == LNB_BF16 && __builtin_expect(!subnormal, 1)) return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+#endif
+    return _mm512_inserti64x4(_mm512_castsi256_si512(narrow(low, t)), narrow(high, t), 1);
 }
 
 INLINE vec v_load(const void *p, int64_t i, int t) {
@@ -73,4 +85,15 @@ INLINE void v_store_some(void *p, int64_t i, int64_t n, vec v, int t) {
 INLINE void v_stream(void *p, int64_t i, vec v, int t) {
     if (t == LNB_F32) _mm512_stream_ps((float *)p + i, v);
     else _mm256_stream_si256((__m256i *)(void *)((uint16_t *)p + i), narrow(v, t));
+}
+
+/* float16 gains nothing: its two narrow vectors would have to be joined. */
+#define V_WRITES_TWO(t) ((t) == LNB_BF16)
+
+INLINE void v_store_two(void *p, int64_t i, vec low, vec high, int t) {
+    _mm512_storeu_si512((uint16_t *)p + i, narrow_two(low, high, t));
+}
+
+INLINE void v_stream_two(void *p, int64_t i, vec low, vec high, int t) {
+    _mm512_stream_si512((void *)((uint16_t *)p + i), narrow_two(low, high, t));
 }

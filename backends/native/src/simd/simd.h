@@ -10,6 +10,8 @@
  *     v_first(v, n)                    the first n lanes, zero in the others
  *     v_load v_load_some(p, i, n, t)   lanes from element i on of an array of type t; n < LANES: zero in the others
  *     v_store v_store_some v_stream    v_stream: non-temporal, its address aligned to the bytes written
+ *     v_store_two v_stream_two(p, i, low, high, t)
+ *                                      two vectors, one after the other; V_WRITES_TWO(t): that saves something
  *     v_fence()                        orders non-temporal stores before what follows
  *
  * `t` is always a compile-time constant, so that the choice of conversion costs nothing at run time.
@@ -50,6 +52,20 @@
 #endif
 #else
 #include "baseline.h"
+#endif
+
+#ifndef V_WRITES_TWO
+#define V_WRITES_TWO(t) 0
+
+INLINE void v_store_two(void *p, int64_t i, vec low, vec high, int t) {
+    v_store(p, i, low, t);
+    v_store(p, i + LANES, high, t);
+}
+
+INLINE void v_stream_two(void *p, int64_t i, vec low, vec high, int t) {
+    v_stream(p, i, low, t);
+    v_stream(p, i + LANES, high, t);
+}
 #endif
 
 #endif
