@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnbench.bench.crew import Circumstances
+from lnbench.bench.crew import Circumstances, Crew
 from lnbench.bench.outcome import Listener, Outcome
 from lnbench.bench.record import RETEST, SCREEN, Block, Contender, Item, Row, Word
-from lnbench.bench.runner import run
+from lnbench.bench.runner import TWIN, run
 from lnbench.bench.stopping import Plan
 from lnbench.bench.verdicts import Rules
 from lnbench.case import Case
@@ -274,26 +274,23 @@ def test_a_gate_on_identical_backends_almost_never_fires(lab: Lab, script: Make)
     assert fired <= 1
 
 
-def test_the_null_control_finds_a_machine_on_which_a_backend_differs_from_itself(lab: Lab, script: Make) -> None:
+def test_the_null_control_finds_a_machine_on_which_a_backend_differs_from_itself(
+    lab: Lab, script: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fine = go(lab(a=script(process=0.003), b=script(11_000)), null_control=True)
     assert fine.unfit is None and word(fine, "b") is Word.SLOWER and len(fine.rows) == 2
 
-    made = lab(a=script(), b=script(11_000))
-    honest = made.open_session
-    started = itertools.count()
+    honest = Crew.start
 
-    def biased(spec: str, **changes: Any) -> Any:
-        session = honest(spec, **changes)
-        if spec == "a" and len(changes["environment"]) and next(started) >= 0:
-            session.luck = 1.0 if not any(s.spec == "a" and not s.is_closed for s in made.sessions[:-1]) else 1.05
-        return session
+    def biased(*given: Any) -> Crew:
+        crew = honest(*given)
+        crew.lanes[TWIN].session.luck = 1.05
+        return crew
 
-    made.open_session = biased
-    made.clock.seconds = 0.0
-    found = go(made, null_control=True, seed=3)
-    if found.unfit is not None:
-        assert Word.SLOWER not in {r.verdict for r in found.rows}
-        assert Exit.ENVIRONMENT in found.exit_codes(["slower"])
+    monkeypatch.setattr(Crew, "start", biased)
+    found = go(lab(a=script(), b=script(11_000)), null_control=True)
+    assert found.unfit is not None and Word.SLOWER not in {r.verdict for r in found.rows}
+    assert Exit.ENVIRONMENT in found.exit_codes(["slower"])
 
 
 def test_ctrl_c_keeps_finished_epochs_and_a_resumed_run_measures_none_of_them_twice(lab: Lab, script: Make) -> None:
