@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lnbench import config
 from lnbench.case import DTYPES
 from lnbench.cli._app import app
-from lnbench.errors import EnvironmentUnfit, UnknownBackend, UsageError
+from lnbench.errors import EnvironmentUnfit, Exit, UnknownBackend, UsageError
 from lnbench.fuzz.hunt import STATE, Hunt, hunt
 from lnbench.fuzz.space import MAX_ELEMENTS, RandomChooser, draw_case
 from lnbench.operators import registry
@@ -101,6 +101,14 @@ def test_an_unknown_backend_is_told(tmp_path: Path) -> None:
 
 def invoke(*words: str) -> Any:
     return CliRunner().invoke(app, ["fuzz", *words])
+
+
+@pytest.mark.parametrize("option", ["--state", "--output"])
+def test_what_cannot_be_written_is_refused_before_the_hunt(tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["fuzz", "--state", str(tmp_path / "s"), option, str(tmp_path / "file" / "below")])
+    assert result.exit_code == Exit.USAGE and result.stderr.startswith("lnbench: error: cannot write")
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_command_writes_a_file_that_verify_replays(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lnbench.cli import _exports
 from lnbench.cli._output import color_option, say, stderr
 from lnbench.cli._units import duration
 from lnbench.errors import Exit, NothingRun, worst
@@ -67,6 +68,8 @@ def command(**given: Any) -> int:
     from lnbench.fuzz.hunt import hunt
     from lnbench.report.progress import Bar
 
+    _exports.check_folder(given["state"], "--state")
+    _exports.check({"output": given["output"] and str(given["output"])})
     names = pool.expand(given["backend"])
     if len(names) != 1:
         raise UsageError(f"{given['backend']} holds several backends; name one of {', '.join(names)}")
