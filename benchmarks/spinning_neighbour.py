@@ -1,10 +1,13 @@
 """Does a backend whose threads spin after a call slow what is measured next? Samples right after it against others.
 
-    python benchmarks/spinning_neighbour.py --spinner torch --epochs 64
+    python benchmarks/spinning_neighbour.py                               # benchmarks/spinner.py, one thread
+    python benchmarks/spinning_neighbour.py --unprotected --epochs 8      # the harm without the wait for silence
+    python benchmarks/spinning_neighbour.py --spinner torch --threads 2
 
-Two copies of a neighbour are measured in rounds with the spinner, whose thread pool is told to spin for some
-milliseconds. A copy's samples that come right after the spinner's are compared with those after the other copy's, in the
-same process and the same rounds; the interval is over epochs. `--unprotected` leaves out the wait for silence.
+Two copies of a neighbour are measured in rounds with the spinner, whose thread pool spins for some milliseconds after each
+call (OpenMP's is told to). A copy's samples that come right after the spinner's are compared with those after the other
+copy's, in the same process and the same rounds; the interval is over epochs. `--unprotected` leaves out the wait for
+silence.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import math
 from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 
 from lnbench.bench import quiet, statistics
 from lnbench.bench.crew import Circumstances
@@ -36,7 +40,8 @@ def measure(args: argparse.Namespace) -> list[Block]:
     blocks: list[Block] = []
     sides = [*(Contender(name, args.neighbour) for name in COPIES)]
     sides.append(Contender("spinner", args.spinner, tuple(SPINNING.items())))
-    case = Case(shape=(1000, 128), passes="forward", threads=args.threads)
+    # Two threads of torch share a tensor of more than 32768 elements.
+    case = Case(shape=(1000, 32 if args.threads == 1 else 128), passes="forward", threads=args.threads)
     plan = Plan(pilot=args.epochs, most_epochs=args.epochs, rounds=args.rounds)
     how = Circumstances(seed=args.seed, freeze=args.freeze, audit=False)
     rules, heard = Rules(plan=plan, baseline=COPIES[0]), Listener(on_block=blocks.append)
@@ -57,16 +62,16 @@ def slowdowns(blocks: Iterable[Block]) -> list[float]:
             for before, timing in pairwise(order):
                 if timing.backend == name and before.backend != name:
                     after[before.backend == "spinner"].append(timing.seconds)
-            found.append(statistics.log_quantile(after[True]) - statistics.log_quantile(after[False]))
+            found.append(statistics.log_quantile(after[True], 0.5) - statistics.log_quantile(after[False], 0.5))
     return [(one + other) / 2 for one, other in zip(found[::2], found[1::2], strict=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spinner", default="torch")
+    parser.add_argument("--spinner", default=str(Path(__file__).with_name("spinner.py")))
     parser.add_argument("--neighbour", default="native")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--freeze", action="store_true")
@@ -78,7 +83,7 @@ def main() -> None:
         e = statistics.estimate(slowdowns(measure(args)))
     low, high = (100 * math.expm1(v) for v in (e.low, e.high))
     change = f"{100 * (e.ratio - 1):+.2f} % ({low:+.2f} to {high:+.2f} %, {e.epochs} epochs)"
-    print(f"samples of {args.neighbour} right after {args.spinner} take {change} longer than others")
+    print(f"samples of {args.neighbour} right after {Path(args.spinner).name} take {change} longer than others")
 
 
 if __name__ == "__main__":
