@@ -284,7 +284,8 @@ def test_the_null_control_finds_a_machine_on_which_a_backend_differs_from_itself
 
     def biased(*given: Any) -> Crew:
         crew = honest(*given)
-        crew.lanes[TWIN].session.luck = 1.05
+        twin: Any = crew.lanes[TWIN].session
+        twin.luck = 1.05
         return crew
 
     monkeypatch.setattr(Crew, "start", biased)
