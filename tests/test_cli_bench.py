@@ -11,11 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from lnbench import places
+from lnbench.bench.statistics import PAIRED, STATISTICS
 from lnbench.cli._app import app
+from lnbench.cli.bench import command
 from lnbench.errors import Exit
 
 CASE = '{"op": "layer_norm", "shape": [4, 16], "axis": -1, "epsilon": 1e-5, "passes": "forward", "name": "small"}'
@@ -67,6 +70,13 @@ def test_a_run_writes_rows_and_samples_and_a_wrong_backend_has_no_time(plugin: s
     assert {s["epoch"] for s in samples} == {"0", "1"} and {s["backend"] for s in samples} == {"plug.py:good"}
     assert "small" in result.stderr and "INVALID" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("2 rows on 1 case and pass:")
+
+
+def test_the_command_offers_the_statistics_that_there_are() -> None:
+    """The option spells them out, because importing them would import numpy for every `--help`."""
+    [option] = [p for p in command.params if p.name == "statistic"]
+    assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == STATISTICS
+    assert option.default == PAIRED
 
 
 @pytest.mark.skipif(len(places.allowed()) < 2, reason="one processor: nothing to draw")
