@@ -10,15 +10,40 @@ INLINE void *partial(const struct lnb_task *t, int64_t block, int which) {
     return (real *)t->partials + (2 * block + which) * t->pitch;
 }
 
-INLINE void blocks(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p = pass_of(t, type, affine);
-    for (int64_t b = first; b < last; b++) {
-        reader in = {.fresh = 1};
-        in.dgamma = p.params ? partial(t, b, 0) : NULL;
-        in.dbeta = p.params ? partial(t, b, 1) : NULL;
-        backward_span(&p, &in, b * t->block_rows, least(p.c->rows, (b + 1) * t->block_rows));
+INLINE gradients gradients_of(const struct lnb_task *t, int64_t block) {
+    if (!t->want_params) return (gradients){NULL, NULL};
+    return (gradients){partial(t, block, 0), partial(t, block, 1)};
+}
+
+INLINE void clear(gradients to, int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end && to.dgamma; j += LANES) {
+        v_store_lanes(to.dgamma, j, least(end - j, LANES), v_zero(), REAL_TYPE);
+        v_store_lanes(to.dbeta, j, least(end - j, LANES), v_zero(), REAL_TYPE);
     }
-    if (p.stream) v_fence();
+}
+
+/* Past the cache: they are read again when all blocks are done. */
+INLINE void move(gradients from, gradients to, int64_t n) {
+    for (int64_t j = 0; j < n; j += LANES) {
+        v_stream(to.dgamma, j, v_load(from.dgamma, j, REAL_TYPE), REAL_TYPE);
+        v_stream(to.dbeta, j, v_load(from.dbeta, j, REAL_TYPE), REAL_TYPE);
+    }
+}
+
+/*
+ * Of large tensors all blocks are summed in the place of the last, which stays in the cache, and moved: memory that
+ * is written for the first time would have to be waited for, with every store behind it.
+ */
+INLINE void blocks(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
+    const pass p = pass_of(t, type, affine);
+    for (int64_t b = first; b < last; b++) {
+        const int64_t place = t->ahead ? last - 1 : b;
+        const gradients to = gradients_of(t, place);
+        clear(to, 0, p.n);
+        backward_span(&p, to, b * t->block_rows, least(p.c->rows, (b + 1) * t->block_rows));
+        if (to.dgamma && place != b) move(to, gradients_of(t, b), p.n);
+    }
+    if (t->stream || t->ahead) v_fence();
 }
 
 INLINE row_stat *stat_at(const struct lnb_task *t, int64_t row) {
@@ -29,34 +54,34 @@ static void start(const struct lnb_task *t) {
     for (int64_t row = 0; row < t->call->rows; row++) *stat_at(t, row) = read_stats(t->call, row);
 }
 
-/* Column split: chunks outside, rows inside, so that the partial sums of a chunk stay in the cache. */
-INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, reader *in, int rows, int64_t row, int64_t i) {
-    EACH(rows, {
-        in->x[r] = x_row(p, row + r);
-        in->dy[r] = dy_row(p, row + r);
-        in->stat[r] = *stat_at(t, row + r);
-    });
-    add_chunk(p, in, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
+/* Column split, first reading: the sums of a chunk of one or two rows. */
+INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, gradients to, int rows, int64_t row, int64_t i) {
+    reader in;
     double sums[2 * PAIR];
-    chunk_values(&in->m, sums);
+    in.to = to;
+    in.ahead[0] = NULL;
+    EACH(rows, {
+        in.x[r] = x_row(p, row + r);
+        in.dy[r] = dy_row(p, row + r);
+        in.stat[r] = *stat_at(t, row + r);
+    });
+    add_chunk(p, &in, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
+    chunk_values(&in, sums);
     EACH(rows, {
         t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
     });
-    in->fresh = 0;
 }
 
 INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p = pass_of(t, type, affine);
+    const pass p = pass_of(t, type, affine);
     for (int64_t b = 0; b < t->blocks; b++) {
-        int64_t end = least(p.c->rows, (b + 1) * t->block_rows);
-        reader in = {.fresh = 1};
-        in.dgamma = p.params ? partial(t, b, 0) : NULL;
-        in.dbeta = p.params ? partial(t, b, 1) : NULL;
+        const gradients to = gradients_of(t, b);
+        const int64_t end = least(p.c->rows, (b + 1) * t->block_rows);
         for (int64_t i = first; i < last; i++) {
             int64_t row = b * t->block_rows;
-            in.fresh = 1;
-            for (; row + PAIR <= end; row += PAIR) sums_of_rows(t, &p, &in, PAIR, row, i);
-            for (; row < end; row++) sums_of_rows(t, &p, &in, 1, row, i);
+            if (p.early) clear(to, i * BACKWARD_CHUNK, least(p.n, (i + 1) * BACKWARD_CHUNK));
+            for (; row + PAIR <= end; row += PAIR) sums_of_rows(t, &p, to, PAIR, row, i);
+            if (row < end) sums_of_rows(t, &p, to, 1, row, i);
         }
     }
 }
@@ -74,15 +99,30 @@ static void finish(const struct lnb_task *t) {
     }
 }
 
+/* Column split, second reading: of a chunk of one row. */
+INLINE void put_chunk(const struct lnb_task *t, const pass *p, gradients to, int64_t row, int64_t begin, int64_t end) {
+    writer out = {.x = {x_row(p, row)}, .dy = {dy_row(p, row)}, .stat = {*stat_at(t, row)}, .to = to};
+    int64_t head = 0;
+    if (p->c->dx) {
+        out.dx[0] = at_out(p->c->dx, row * p->c->dx_row_stride, p->type);
+        head = elements_to_line(at(out.dx[0], begin, p->type), p->n, p->type);
+    }
+    head = least(begin + head, end);
+    put_range(p, &out, 1, begin, head, 0);
+    put_range(p, &out, 1, head, end, p->stream);
+}
+
+/* Chunks outside, rows inside, in both readings: gamma and the partial sums of a chunk stay in the cache. */
 INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
-    pass p = pass_of(t, type, affine);
-    int64_t begin = first * BACKWARD_CHUNK, end = least(p.n, last * BACKWARD_CHUNK);
-    for (int64_t row = 0; row < p.c->rows && p.c->dx; row++) {
-        writer out = {.x = {x_row(&p, row)}, .dy = {dy_row(&p, row)}, .stat = {*stat_at(t, row)}};
-        out.dx[0] = at_out(p.c->dx, row * p.c->dx_row_stride, type);
-        int64_t head = least(begin + elements_to_line(at(out.dx[0], begin, type), p.n, type), end);
-        put_range(&p, &out, 1, begin, head, 0);
-        put_range(&p, &out, 1, head, end, p.stream);
+    const pass p = pass_of(t, type, affine);
+    for (int64_t b = 0; b < t->blocks; b++) {
+        const gradients to = gradients_of(t, b);
+        const int64_t end = least(p.c->rows, (b + 1) * t->block_rows);
+        for (int64_t i = first; i < last; i++) {
+            const int64_t from = i * BACKWARD_CHUNK, until = least(p.n, from + BACKWARD_CHUNK);
+            if (p.late) clear(to, from, until);
+            for (int64_t row = b * t->block_rows; row < end; row++) put_chunk(t, &p, to, row, from, until);
+        }
     }
     if (t->stream) v_fence();
 }

@@ -219,9 +219,11 @@ static void backward_by_columns(struct plan *p) {
     if (p->task.recompute) recompute_by_columns(p);
     else p->backward->start(&p->task);
     p->task.chunks = (p->task.call->cols + p->backward->chunk - 1) / p->backward->chunk;
-    run_phase(p, p->backward->sums, p->task.chunks, 1);
-    p->backward->finish(&p->task);
-    if (p->task.call->dx) run_phase(p, p->backward->columns, p->task.chunks, 1);
+    if (p->task.call->dx) {
+        run_phase(p, p->backward->sums, p->task.chunks, 1);
+        p->backward->finish(&p->task);
+    }
+    run_phase(p, p->backward->columns, p->task.chunks, 1);
 }
 
 int lnb_layer_norm_backward(const lnb_layer_norm *call) {

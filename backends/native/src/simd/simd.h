@@ -54,6 +54,26 @@
 #include "baseline.h"
 #endif
 
+/* v itself. On AVX-512 it is made to stay in a register: the compiler would rather load it anew for every use. */
+#if LNB_TARGET_AVX512 || LNB_TARGET_AVX512_BF16
+INLINE vec v_keep(vec v) {
+    __asm__("" : "+v"(v));
+    return v;
+}
+#else
+INLINE vec v_keep(vec v) { return v; }
+#endif
+
+/* The first n lanes, where n may be all of them. */
+INLINE vec v_load_lanes(const void *p, int64_t i, int64_t n, int t) {
+    return n == LANES ? v_load(p, i, t) : v_load_some(p, i, n, t);
+}
+
+INLINE void v_store_lanes(void *p, int64_t i, int64_t n, vec v, int t) {
+    if (n == LANES) v_store(p, i, v, t);
+    else v_store_some(p, i, n, v, t);
+}
+
 #ifndef V_WRITES_TWO
 #define V_WRITES_TWO(t) 0
 
