@@ -9,12 +9,14 @@
 
 #include "statistics.h"
 
+enum { LONG_ROW = 1 << 20, LONGEST_ROW = 4 << 20 }; /* in bytes; see is_long */
+
 /*
  * A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. `ahead`: what
  * memory is asked for meanwhile, or NULL.
  */
 typedef struct {
-    const void *x[PAIR], *ahead[PAIR];
+    const void *x[PAIR], *ahead;
     void *y[PAIR];
     row_stat stat[PAIR];
     int64_t peel;
@@ -77,9 +79,9 @@ INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, i
 INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
     scale s[PAIR];
     EACH(rows, s[r] = scale_of(&w->stat[r]););
-    if (w->ahead[0]) {
+    if (w->ahead) {
         for (; j + 2 * LANES <= end; j += 2 * LANES) {
-            EACH(PAIR, prefetch(at(w->ahead[r], j, p->type), 2 * LANES * size_of(p->type)););
+            prefetch(at(w->ahead, j, p->type), 2 * LANES * size_of(p->type));
             put_two(p, w, s, rows, j, stream);
         }
     }
@@ -90,8 +92,24 @@ INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64
     if (j < end) put_some(p, w, s, rows, j, end - j);
 }
 
+/* Adds up columns of two rows and asks for the same columns of another; returns where it stopped. */
+INLINE int64_t sum_and_ask(const void *const x[PAIR], const void *ahead, const progress at_row[PAIR], moments m[PAIR], span s, int t) {
+    const vec k[PAIR] = {v_set1(at_row[0].k), v_set1(at_row[1].k)};
+    moments own[PAIR] = {m[0], m[1]};
+    int64_t j = s.begin;
+    for (; j + 2 * LANES <= s.end; j += 2 * LANES) {
+        prefetch(at(ahead, j, t), 2 * LANES * size_of(t));
+        EACH(PAIR, {
+            moments_add(&own[r], 0, v_sub(v_load(x[r], j, t), k[r]));
+            moments_add(&own[r], 1, v_sub(v_load(x[r], j + LANES, t), k[r]));
+        });
+    }
+    EACH(PAIR, m[r] = own[r];);
+    return j;
+}
+
 /* Adds up two rows, from pilots that are found together to sums that are formed together. */
-INLINE void sum_pair(const pass *p, const void *const x[PAIR], progress to[PAIR]) {
+INLINE void sum_pair(const pass *p, const void *const x[PAIR], const void *ahead, progress to[PAIR]) {
     const int t = p->type;
     vec v[2 * PAIR];
     double sums[2 * PAIR];
@@ -99,12 +117,11 @@ INLINE void sum_pair(const pass *p, const void *const x[PAIR], progress to[PAIR]
     v_sum4(v, sums);
     EACH(PAIR, to[r] = (progress){pilot_from(sums[2 * r], sums[2 * r + 1], p->n), {0, 0}, {0, 0}};);
     for (int64_t a = 0; a < p->n; a += CHUNK) {
-        moments m[PAIR];
+        const span c = {a, least(p->n, a + CHUNK)};
+        moments m[PAIR] = {moments_zero(), moments_zero()};
         struct lnb_sums s[PAIR];
-        EACH(PAIR, {
-            m[r] = moments_zero();
-            moments_rest(&m[r], x[r], v_set1(to[r].k), a, least(p->n, a + CHUNK), t);
-        });
+        int64_t j = ahead ? sum_and_ask(x, ahead, to, m, c, t) : a;
+        EACH(PAIR, moments_rest(&m[r], x[r], v_set1(to[r].k), j, c.end, t););
         moments_values(m, s);
         EACH(PAIR, progress_add(&to[r], s[r], a == 0););
     }
@@ -127,18 +144,19 @@ INLINE void write_rows(const pass *p, const writer *w, int rows) {
     put_range(p, w, rows, w->peel, p->n, p->stream);
 }
 
-INLINE void one_row(const pass *p, int64_t row) {
-    writer out = {.ahead = {NULL}};
+/* `ahead`: what memory is asked for while the row is written, or NULL. */
+INLINE void one_row(const pass *p, int64_t row, const void *ahead) {
+    writer out = {.ahead = ahead};
     const void *x = x_row(p, row);
     progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
     close_row(p, &sums, x, row, &out, 0);
     write_rows(p, &out, 1);
 }
 
-INLINE void sum_and_close(const pass *p, writer *out, int64_t row) {
+INLINE void sum_and_close(const pass *p, writer *out, int64_t row, const void *ahead) {
     const void *x[PAIR] = {x_row(p, row), x_row(p, row + 1)};
     progress sums[PAIR];
-    sum_pair(p, x, sums);
+    sum_pair(p, x, ahead, sums);
     EACH(PAIR, close_row(p, &sums[r], x[r], row + r, out, r););
 }
 
@@ -243,18 +261,30 @@ INLINE int64_t by_pairs(const pass *p, int64_t row, int64_t last, int ahead) {
     if (!p->c->y || p->c->y_row_stride * size_of(p->type) % 64) return row;
     for (; row + PAIR <= last; row += PAIR) {
         writer out;
-        EACH(PAIR, out.ahead[r] = ahead ? x_row(p, least(row + PAIR + r, last - 1)) : NULL;);
-        sum_and_close(p, &out, row);
+        const int64_t next = row + PAIR; /* one of the next pair is asked for here, one there */
+        out.ahead = ahead ? x_row(p, least(next, last - 1)) : NULL;
+        sum_and_close(p, &out, row, ahead ? x_row(p, least(next + 1, last - 1)) : NULL);
         write_rows(p, &out, PAIR);
     }
     return row;
 }
 
+/*
+ * Rows that only the cache of all cores holds until they are read again, and that it holds: a row is written while
+ * the next is fetched into that cache, where its statistics take little time.
+ */
+INLINE int is_long(const pass *p) {
+    const int64_t bytes = p->n * size_of(p->type);
+    return bytes >= LONG_ROW && bytes <= LONGEST_ROW;
+}
+
 /* Half types are bound by arithmetic: they gain more from loading and widening gamma and beta once for two rows. */
 INLINE void forward_span(const pass *p, int64_t row, int64_t last, int ahead) {
-    if (LANES > 1 && p->c->y && ahead && size_of(p->type) > 2) row = fused(p, row, last);
+    const int fuse = LANES > 1 && p->c->y && ahead && size_of(p->type) > 2;
+    for (; fuse && is_long(p) && row < last; row++) one_row(p, row, x_row(p, least(row + 1, p->c->rows - 1)));
+    if (fuse) row = fused(p, row, last);
     row = by_pairs(p, row, last, ahead);
-    for (; row < last; row++) one_row(p, row);
+    for (; row < last; row++) one_row(p, row, NULL);
 }
 
 INLINE void rows(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
