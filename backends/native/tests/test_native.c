@@ -196,6 +196,7 @@ static void check_extremes(int effort) {
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 8192, 9, NORMAL, effort);
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 1, 70001, OFFSET, 2 * effort);
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 3, 20011, STEP, 2 * effort);
+        if (effort && pair < 2) check_shape(PAIRS[pair][0], PAIRS[pair][1], 3, 262149, OFFSET, 1); /* long rows */
         if (effort < 2) continue;
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 8192, 64, OFFSET, effort);
         check_shape(PAIRS[pair][0], PAIRS[pair][1], 2, 1 << 20, NORMAL, effort);
