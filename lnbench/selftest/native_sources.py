@@ -29,7 +29,8 @@ FLAGS = (
 TARGETS = {"x86_64": ("avx2", ("-mavx2", "-mfma", "-mf16c")), "aarch64": ("neon", ())}
 # The kernels are the files that include headers with code; the others are the same for every target.
 KERNELS, REST = ("forward.c", "backward.c"), ("lnbench.c", "layer_norm.c", "check.c", "pool.c", "cpu.c")
-ONLY_KERNELS = ("statistics.h", "kernel.h", "backward_rows.h", "simd/")
+OF_ONE = {"forward_rows.h": "forward.c", "backward_sums.h": "backward.c", "backward_rows.h": "backward.c"}
+ONLY_KERNELS = ("statistics.h", "kernel.h", "simd/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Unit:
         """Whether a change of `file` (below src) may change the object."""
         if file.endswith(".c"):
             return file == self.source
-        if file == "backward_rows.h":
-            return self.source == "backward.c"
+        if file in OF_ONE:
+            return self.source == OF_ONE[file]
         return self.source in KERNELS or not file.startswith(ONLY_KERNELS)
 
 

@@ -1,16 +1,14 @@
 /*
- * Backward, second reading of a row: dx is written, and, if that was not done before, the row is added to dgamma and dbeta. Rows are taken by pairs, so
- * gamma and the partial sums are loaded once for two rows. x and dy are read from memory once; the second reading finds
- * them in the cache. For tensors larger than the cache pairs go in groups, tile by tile, and both readings ask for a part of
- * the next group, so that the memory is never idle. (One loop that adds up and writes, as forward has it, is slower
- * here: it loads from more places than the first-level cache has ways.)
+ * Backward, second reading of a row: dx is written, and, if that was not done before, the row is added to dgamma and dbeta.
+ * Rows are taken by pairs, so gamma and the partial sums are loaded once for two rows. x and dy are read from memory once;
+ * the second reading finds them in the cache. For tensors larger than the cache both readings ask for a part of the next
+ * pair, so that the memory is never idle. (One loop that adds up and writes, as forward has it, is slower here: it loads from
+ * more places than the first-level cache has ways.)
  */
 #ifndef LNB_BACKWARD_ROWS_H
 #define LNB_BACKWARD_ROWS_H
 
 #include "backward_sums.h"
-
-enum { PAIRS = 2 }; /* in a group */
 
 /* A pair whose dx is being written, or, where none is wanted (NULL), that is only added to the gradients of the parameters. */
 typedef struct {
@@ -130,88 +128,49 @@ INLINE void close_row(const pass *p, const reader *in, writer *out, int r, int64
     out->peel = out->dx[r] ? elements_to_line(out->dx[r], p->n, p->type) : 0;
 }
 
-/* One or two rows for which no memory is asked ahead. `together`: their lines of output begin at the same columns. */
-INLINE void rows_apart(const pass *p, gradients to, int64_t row, int rows, int together) {
+/* What one or two rows ask for: x in the first reading and dy in the second, of as many rows after them. */
+INLINE void ask_after(const pass *p, reader *in, writer *out, int rows, int64_t row, int ahead) {
+    EACH(rows, {
+        const int64_t next = least(row + rows + r, p->c->rows - 1);
+        in->ahead[r] = ahead ? x_row(p, next) : NULL;
+        out->ahead[r] = ahead ? dy_row(p, next) : NULL;
+    });
+}
+
+/* Two rows whose lines of output begin at the same columns, or one. */
+INLINE void rows_together(const pass *p, gradients to, int64_t row, int rows, int ahead) {
     reader in;
-    in.ahead[0] = NULL;
+    writer out = {.to = to};
     in.to = to;
+    ask_after(p, &in, &out, rows, row, ahead);
     open_pair(p, &in, rows, row);
     if (p->c->dx) add_pair(p, &in, rows);
-    if (together) {
+    EACH(rows, close_row(p, &in, &out, r, row + r););
+    write_pair(p, &out, rows);
+}
+
+/* Two rows that are added up together and written one by one. */
+INLINE void rows_apart(const pass *p, gradients to, int64_t row) {
+    reader in;
+    in.to = to;
+    in.ahead[0] = NULL;
+    open_pair(p, &in, PAIR, row);
+    add_pair(p, &in, PAIR);
+    for (int i = 0; i < PAIR; i++) {
         writer out = {.to = to};
-        EACH(rows, close_row(p, &in, &out, r, row + r););
-        write_pair(p, &out, rows);
-    } else {
-        for (int i = 0; i < rows; i++) {
-            writer out = {.to = to};
-            reader one = {.x = {in.x[i]}, .dy = {in.dy[i]}, .stat = {in.stat[i]}, .g = {in.g[i]}, .gx = {in.gx[i]}};
-            close_row(p, &one, &out, 0, row + i);
-            write_pair(p, &out, 1);
-        }
+        reader one = {.x = {in.x[i]}, .dy = {in.dy[i]}, .stat = {in.stat[i]}, .g = {in.g[i]}, .gx = {in.gx[i]}};
+        close_row(p, &one, &out, 0, row + i);
+        write_pair(p, &out, 1);
     }
-}
-
-/* Pairs that are added up, then written, tile by tile. Meanwhile x and dy of as many further rows are asked for. */
-typedef struct {
-    int pairs;
-    reader in[PAIRS];
-    writer out[PAIRS];
-} group;
-
-INLINE void open_group(const pass *p, group *g, gradients to, int64_t row) {
-    for (int i = 0; i < g->pairs; i++) {
-        open_pair(p, &g->in[i], PAIR, row + i * PAIR);
-        g->in[i].to = g->out[i].to = to;
-        EACH(PAIR, {
-            int64_t next = least(row + (g->pairs + i) * PAIR + r, p->c->rows - 1);
-            g->in[i].ahead[r] = x_row(p, next);
-            g->out[i].ahead[r] = dy_row(p, next);
-        });
-    }
-}
-
-INLINE void add_group(const pass *p, group *g) {
-    for (int64_t tile = 0; tile < tiles_of(p->n); tile++) {
-        span s = tile_of(tile, p->n);
-        for (int i = 0; i < g->pairs; i++) {
-            add_chunk(p, &g->in[i], PAIR, s.begin, s.end);
-            if (s.end % BACKWARD_CHUNK == 0 || s.end == p->n) end_chunk(&g->in[i], PAIR, s.end <= BACKWARD_CHUNK);
-        }
-    }
-}
-
-INLINE void write_group(const pass *p, const group *g) {
-    for (int i = 0; i < g->pairs; i++) put_range(p, &g->out[i], PAIR, 0, g->out[i].peel, 0);
-    for (int64_t tile = 0; tile < tiles_of(p->n); tile++) {
-        for (int i = 0; i < g->pairs; i++) {
-            span s = shifted(tile_of(tile, p->n), g->out[i].peel, p->n);
-            put_range(p, &g->out[i], PAIR, s.begin, s.end, p->stream);
-        }
-    }
-}
-
-INLINE int64_t by_groups(const pass *p, gradients to, int64_t row, int64_t last) {
-    const int most = p->n * size_of(p->type) < SHORT_ROW ? 1 : PAIRS;
-    while (row + PAIR <= last) {
-        group g;
-        g.pairs = (int)least(most, (last - row) / PAIR);
-        open_group(p, &g, to, row);
-        if (most > 1) add_group(p, &g);
-        else add_pair(p, &g.in[0], PAIR);
-        for (int i = 0; i < g.pairs; i++) EACH(PAIR, close_row(p, &g.in[i], &g.out[i], r, row + i * PAIR + r););
-        if (most > 1) write_group(p, &g);
-        else write_pair(p, &g.out[0], PAIR);
-        row += g.pairs * PAIR;
-    }
-    return row;
 }
 
 /* Reads and writes rows of one block. */
 INLINE void backward_span(const pass *p, gradients to, int64_t row, int64_t last) {
-    int whole_lines = p->c->dx && p->c->dx_row_stride * size_of(p->type) % 64 == 0;
-    if (LANES > 1 && p->t->ahead && whole_lines) row = by_groups(p, to, row, last);
-    for (; row + PAIR <= last; row += PAIR) rows_apart(p, to, row, PAIR, whole_lines || !p->c->dx);
-    if (row < last) rows_apart(p, to, row, 1, 1);
+    const int together = !p->c->dx || p->c->dx_row_stride * size_of(p->type) % 64 == 0;
+    const int ahead = LANES > 1 && p->t->ahead && p->c->dx;
+    for (; together && row + PAIR <= last; row += PAIR) rows_together(p, to, row, PAIR, ahead);
+    for (; row + PAIR <= last; row += PAIR) rows_apart(p, to, row);
+    if (row < last) rows_together(p, to, row, 1, 0);
 }
 
 #endif

@@ -113,7 +113,9 @@ INLINE void add_some(const pass *p, const reader *in, const scale *s, moments2 *
 
 /* Adds columns [j, end) of a pair. */
 INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t end) {
-    const reader own = *in; /* a copy that no store can change stays in registers */
+    /* A copy that no store can change stays in registers. */
+    const reader own = {
+        .x = {in->x[0], in->x[1]}, .dy = {in->dy[0], in->dy[1]}, .ahead = {in->ahead[0], in->ahead[1]}, .to = in->to};
     if (own.ahead[0]) {
         const int64_t width = LANES * size_of(p->type) < 64 ? 2 * LANES : LANES;
         for (; j + width <= end; j += width) {

@@ -70,33 +70,6 @@ INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {
     return (int64_t)(-(uintptr_t)p & 63) / size_of(t);
 }
 
-/*
- * Large tensors are gone through in groups of rows and tiles of columns, tile by tile for all rows of the group where gamma,
- * beta or partial sums are used: the tile of those then stays in the first-level cache for the whole group. The
- * sizes were measured (README.md).
- */
-enum { TILE = 32 * LANES, GROUP = 8, GROUP_BYTES = 256 * 1024, SHORT_ROW = 8192, LEAD_BYTES = 16 * 1024 };
-
-/* Rows of a group, an even number: two groups are in the second-level cache. Short rows leave room for gamma as it is. */
-INLINE int group_rows(int64_t row_bytes) {
-    if (row_bytes < SHORT_ROW) return PAIR;
-    int64_t rows = GROUP_BYTES / row_bytes / PAIR * PAIR;
-    return rows > GROUP ? GROUP : rows < PAIR ? PAIR : (int)rows;
-}
-
-/* The columns [begin, end) of a tile. */
-typedef struct {
-    int64_t begin, end;
-} span;
-
-INLINE int64_t tiles_of(int64_t n) { return (n + TILE - 1) / TILE; }
-INLINE span tile_of(int64_t tile, int64_t n) { return (span){tile * TILE, least(n, (tile + 1) * TILE)}; }
-
-/* The same of a row whose first `peel` columns have been written, so that the others begin on whole lines. */
-INLINE span shifted(span s, int64_t peel, int64_t n) {
-    return (span){least(n, s.begin + peel), s.end == n ? n : least(n, s.end + peel)};
-}
-
 /* Into the second-level cache: the first has no room for what is needed later. */
 INLINE void prefetch(const void *p, int64_t bytes) {
     for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)p + b, 0, 2);
