@@ -64,7 +64,7 @@ def geomean(values: list[float]) -> float:
 
 
 def tables(runs: Path) -> Iterator[str]:
-    """Markdown tables: for each group and pass, native's time and ceiling fraction, and how many times longer each peer takes."""
+    """Markdown tables: for each group and pass, native's time and how many times longer each peer takes, by size."""
     groups: dict[tuple[str, str], dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for group, row in rows_of(runs):
         known = groups[group, row["pass"]][row["shape"]]
@@ -73,12 +73,16 @@ def tables(runs: Path) -> Iterator[str]:
     for (group, pass_), shapes in groups.items():
         peers = [p for p in PEERS if any(p in row for row in shapes.values())]
         yield f"\n### {group.replace('-', ', ')}: {pass_}\n"
-        yield "| shape | native | of the ceiling | " + " | ".join(peers) + " |"
-        yield "| --- |" + " ---: |" * (len(peers) + 2)
-        for shape, row in shapes.items():
-            yield _line(shape, row, peers)
+        yield "| shape | native | " + " | ".join(peers) + " |"
+        yield "| --- |" + " ---: |" * (len(peers) + 1)
+        for shape in sorted(shapes, key=_elements):
+            yield _line(shape, shapes[shape], peers)
         means = [_geomean_of(shapes, p) for p in peers]
-        yield "| **geomean** | | | " + " | ".join(means) + " |"
+        yield "| **geomean** | | " + " | ".join(means) + " |"
+
+
+def _elements(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")))
 
 
 def _seconds(row: Row | None) -> float:
@@ -91,11 +95,8 @@ def _ratio(row: Row | None) -> float:
 
 
 def _line(shape: str, row: dict[str, Row], peers: list[str]) -> str:
-    native = row.get("native")
-    fraction = native.get("ceiling", "") if native else ""
-    seconds = _seconds(native)
-    time = "not measured" if math.isnan(seconds) else f"{seconds * 1e6:.3g} us"
-    cells = [time, f"{float(fraction):.2f}" if fraction else ""]
+    seconds = _seconds(row.get("native"))
+    cells = ["not measured" if math.isnan(seconds) else f"{seconds * 1e6:.4g} us"]
     cells += ["" if math.isnan(r) else f"{r:.2f}" for r in (_ratio(row.get(p)) for p in peers)]
     return f"| {shape} | " + " | ".join(cells) + " |"
 
