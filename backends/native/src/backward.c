@@ -162,14 +162,4 @@ INLINE void reduce(const struct lnb_task *t, int64_t first, int64_t last, int af
     const struct lnb_backward LNB_SYMBOL(backward, LNB_TARGET, name) = {                                               \
         BACKWARD_CHUNK, blocks_##name, start, sums_##name, finish, columns_##name, reduce_##name};
 
-#if LNB_REAL == 64
-DEFINE(f64, LNB_F64, LNB_F64)
-#else
-DEFINE(bf16, LNB_BF16, LNB_BF16)
-DEFINE(bf16_f32, LNB_BF16, LNB_F32)
-#if !LNB_TARGET_AVX512_BF16 /* which differs from avx512 for these two alone */
-DEFINE(f32, LNB_F32, LNB_F32)
-DEFINE(f16, LNB_F16, LNB_F16)
-DEFINE(f16_f32, LNB_F16, LNB_F32)
-#endif
-#endif
+FOR_TYPES(DEFINE)

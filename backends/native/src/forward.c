@@ -74,14 +74,4 @@ INLINE void columns(const struct lnb_task *t, int64_t first, int64_t last, int t
     const struct lnb_forward LNB_SYMBOL(forward, LNB_TARGET, name) = {                                                 \
         CHUNK, rows_##name, sums_##name, finish_##name, columns_##name, statistics_##name};
 
-#if LNB_REAL == 64
-DEFINE(f64, LNB_F64, LNB_F64)
-#else
-DEFINE(bf16, LNB_BF16, LNB_BF16)
-DEFINE(bf16_f32, LNB_BF16, LNB_F32)
-#if !LNB_TARGET_AVX512_BF16 /* which differs from avx512 for these two alone */
-DEFINE(f32, LNB_F32, LNB_F32)
-DEFINE(f16, LNB_F16, LNB_F16)
-DEFINE(f16_f32, LNB_F16, LNB_F32)
-#endif
-#endif
+FOR_TYPES(DEFINE)

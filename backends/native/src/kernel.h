@@ -16,6 +16,16 @@ enum { PAIR = 2 }; /* rows that share a loop */
 
 _Static_assert(PAIR == 2, "EACH has two rows");
 
+/* The types of data, and of gamma and beta, that a target computes in this computing type: do(name, type, affine). */
+#define FOR_BF16(do) do(bf16, LNB_BF16, LNB_BF16) do(bf16_f32, LNB_BF16, LNB_F32)
+#if LNB_REAL == 64
+#define FOR_TYPES(do) do(f64, LNB_F64, LNB_F64)
+#elif LNB_TARGET_AVX512_BF16 /* which differs from avx512 for these alone */
+#define FOR_TYPES(do) FOR_BF16(do)
+#else
+#define FOR_TYPES(do) FOR_BF16(do) do(f32, LNB_F32, LNB_F32) do(f16, LNB_F16, LNB_F16) do(f16_f32, LNB_F16, LNB_F32)
+#endif
+
 /* What is known of one row: mean = hi + lo, and for backward the means of g and of g * xhat. */
 typedef struct {
     real hi, lo, rstd, mean_g, mean_gx;
