@@ -96,7 +96,9 @@ def _ratio(row: Row | None) -> float:
 
 def _line(shape: str, row: dict[str, Row], peers: list[str]) -> str:
     seconds = _seconds(row.get("native"))
-    cells = ["not measured" if math.isnan(seconds) else f"{seconds * 1e6:.4g} us"]
+    cells = [f"{seconds * 1e6:.3g} us" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"]
+    if math.isnan(seconds):
+        cells = ["not measured"]
     cells += ["" if math.isnan(r) else f"{r:.2f}" for r in (_ratio(row.get(p)) for p in peers)]
     return f"| {shape} | " + " | ".join(cells) + " |"
 
