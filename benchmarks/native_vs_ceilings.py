@@ -12,8 +12,6 @@ median over the rounds of ceiling's time / native's time, and its quartiles.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import mmap
 import statistics
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,47 +23,34 @@ from native_scaling import opened, seconds
 from lnbench import places, probe
 from lnbench.bench.lock import machine_lock
 from lnbench.case import Case
+from lnbench.machine import bandwidth
 from lnbench.pool import Session
 
 VISITS, ROUNDS = 2, 11
-HUGE = 2 << 20
-LOOP = {"forward": ("lnb_probe_copy", 2), "backward": ("lnb_probe_triad", 3)}
+OPERATION = {"forward": bandwidth.COPY, "backward": bandwidth.TRIAD}
 STYLES = [stores | fetch for stores in (0, probe.STREAM) for fetch in (0, probe.PREFETCH)]
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-NAMES = {"lnb_probe_copy": "copy", "lnb_probe_triad": "triad"}
 
 
 class Ceiling:
-    """The loop that a pass is compared with, on arrays of `size` bytes in large pages."""
+    """The loop that a pass is compared with, on arrays of `size` bytes."""
 
     def __init__(self, pass_: str, size: int, threads: int) -> None:
-        name, count = LOOP[pass_]
+        name = f"lnb_probe_{OPERATION[pass_]}"
         library = probe.library()
         if library is None:
             raise SystemExit("the C helper of lnbench was not built; reinstall lnbench where a C compiler is")
         self._loop, self._size, self._threads = getattr(library, name), size, threads
-        self._arrays = [_memory(size) for _ in range(count)]
+        self._memory = bandwidth.Memory(probe.LOOPS[name] * size)
+        self._addresses = self._memory.addresses(probe.LOOPS[name], size)
 
     def seconds(self) -> list[float]:
         """Of each style, once."""
-        addresses = [address for _, address in self._arrays]
-        return [float(self._loop(*addresses, self._size, self._threads, style, 1)) for style in STYLES]
-
-
-def _memory(size: int) -> tuple[mmap.mmap, int]:
-    """A mapping, to be kept, and the first address in it that begins a large page; every page is there."""
-    mapping = mmap.mmap(-1, size + HUGE)
-    mapping.madvise(mmap.MADV_HUGEPAGE)
-    begin = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-    address = -(-begin // HUGE) * HUGE
-    ctypes.memset(address, 1, size)
-    return mapping, address
+        return [float(self._loop(*self._addresses, self._size, self._threads, style, 1)) for style in STYLES]
 
 
 def fractions(case: Case, pass_: str, threads: int) -> list[float]:
     """Of each round: time of the ceiling divided by native's."""
-    rows, columns = case.shape
-    ceiling = Ceiling(pass_, rows * columns * BYTES[case.dtype], threads)
+    ceiling = Ceiling(pass_, case.bytes, threads)
     everywhere = places.allowed()
     loops: list[list[float]] = []
     native: list[float] = []
@@ -89,7 +74,7 @@ def fractions(case: Case, pass_: str, threads: int) -> list[float]:
 def table(shapes: list[tuple[int, int]], dtypes: list[str], threads: list[int]) -> Iterator[str]:
     """Markdown lines; each is printed when it is known."""
     kinds = list(product(("forward", "backward"), threads))
-    yield "| shape | dtype | " + " | ".join(f"{p} / {NAMES[LOOP[p][0]]}, {n} thr." for p, n in kinds) + " |"
+    yield "| shape | dtype | " + " | ".join(f"{p} / {OPERATION[p]}, {n} thr." for p, n in kinds) + " |"
     yield "| --- | --- |" + " ---: |" * len(kinds)
     for dtype, shape in product(dtypes, shapes):
         cells = []

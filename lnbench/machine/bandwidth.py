@@ -236,8 +236,8 @@ def _fastest(run: Callable[[int], float], patience: float) -> float:
     return min(times + [run(repeats) for _ in range(min(_MOST_RUNS, max(_FEWEST_RUNS, runs)) - len(times))])
 
 
-class _Memory:
-    """Touched memory, on huge pages where the system offers them, as the buffers of a benchmark are."""
+class Memory:
+    """Touched memory for `size` bytes of arrays, on huge pages where the system offers them, as a benchmark's buffers are."""
 
     def __init__(self, size: int):
         self._size = (size // _PAGE + 4) * _PAGE
@@ -261,6 +261,6 @@ class _Memory:
 
 
 @lru_cache(maxsize=1)
-def _memory(size: int) -> _Memory:
+def _memory(size: int) -> Memory:
     """Memory for `size` bytes of arrays, the same for all points; `ceilings` gives it back."""
-    return _Memory(size)
+    return Memory(size)
