@@ -135,8 +135,7 @@ INLINE vec sum_blocks(const struct lnb_task *t, int which, int64_t j, int64_t n)
     for (int64_t b = 0; b < t->blocks; b += run) {
         vec s = v_zero();
         for (int64_t i = b; i < least(b + run, t->blocks); i++) {
-            const void *q = partial(t, i, which);
-            s = v_add(s, n == LANES ? v_load(q, j, REAL_TYPE) : v_load_some(q, j, n, REAL_TYPE));
+            s = v_add(s, v_load_lanes(partial(t, i, which), j, n, REAL_TYPE));
         }
         total = v_add(total, s);
     }
