@@ -26,10 +26,10 @@ def layer_norm(x, gamma, beta, *, axis, epsilon):
 
 
 def test_a_file_is_verified_in_a_worker(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(FILE)
-    verdicts = lnbench.verify(tmp_path / "mine.py", cases=CASE, checks=["bound"])
+    (tmp_path / "elsewhere.py").write_text(FILE)
+    verdicts = lnbench.verify(tmp_path / "elsewhere.py", cases=CASE, checks=["bound"])
     assert [v.status for v in verdicts] == [Status.PASSED]
-    assert "lnbench_user_mine" not in sys.modules
+    assert "lnbench_user_elsewhere" not in sys.modules
 
 
 def test_an_object_is_verified_here_under_its_own_name() -> None:

@@ -228,6 +228,12 @@ def test_half_range_has_squares_beyond_float16_and_below_it() -> None:
     assert (largest[::2] ** 2 > 65504).all() and (largest[1::2] ** 2 < 2e-5).all() and largest.max() <= 60000
 
 
+def test_unlike_rows_stand_in_every_order_beside_each_other() -> None:
+    far = x_of("unlike_rows", (12, 400)).mean(1) > 4
+    pairs = zip(far[::2].tolist(), far[1::2].tolist(), strict=True)
+    assert set(pairs) == {(False, True), (False, False), (True, False)}
+
+
 @pytest.mark.parametrize(("law", "is_special"), [("nan_row", np.isnan), ("inf_row", np.isposinf)])
 def test_special_values_stand_alone(law: str, is_special: Callable[[np.ndarray], np.ndarray]) -> None:
     special = is_special(x_of(law, (9, 40)))

@@ -227,6 +227,16 @@ def scale_steps(b: Block) -> Array:
     return b.floats(np.ldexp(base, (b.row % 16 - 8).astype(np.int32)))
 
 
+@law(
+    "x",
+    reveals="A way chosen by the first of some rows: every third row lies 8 deviations from zero, the others around it.",
+)
+def unlike_rows(b: Block) -> Array:
+    out = b.normal()
+    out += np.where(b.row % 3 == 1, b.work(8.0), b.work(0.0))
+    return out
+
+
 # (base, step): rows reported to defeat one-pass variance, such as 40000, 40001, 40002, 40003.
 _STEPS = ((40000.0, 1.0), (1449.0, 1.0), (100.0, 1e-3), (2000.0, 0.5), (10000.0, 2.0), (50.0, 0.25))
 

@@ -50,26 +50,35 @@ INLINE row_stat *stat_at(const struct lnb_task *t, int64_t row) {
     return (row_stat *)(void *)(t->rows + row * LNB_ROW_DOUBLES);
 }
 
-static void start(const struct lnb_task *t) {
-    for (int64_t row = 0; row < t->call->rows; row++) *stat_at(t, row) = read_stats(t->call, row);
+INLINE void start(const struct lnb_task *t, int type) {
+    for (int64_t row = 0; row < t->call->rows; row++) *stat_at(t, row) = read_stats(t->call, row, type);
 }
 
-/* Column split, first reading: the sums of a chunk of one or two rows. */
-INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, gradients to, int rows, int64_t row, int64_t i) {
-    reader in;
+/* Column split, first reading: the sums of a chunk of one row or two alike. */
+INLINE void sum_chunk_of(const struct lnb_task *t, const pass *p, reader *in, int rows, int64_t row, int64_t i) {
     double sums[2 * PAIR];
-    in.to = to;
-    in.ahead[0] = NULL;
+    add_chunk(p, in, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
+    chunk_values(in, sums);
+    EACH(rows, {
+        t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
+    });
+}
+
+INLINE void sums_of_rows(const struct lnb_task *t, const pass *p, gradients to, int rows, int64_t row, int64_t i) {
+    reader in = {.to = to};
     EACH(rows, {
         in.x[r] = x_row(p, row + r);
         in.dy[r] = dy_row(p, row + r);
         in.stat[r] = *stat_at(t, row + r);
     });
-    add_chunk(p, &in, rows, i * BACKWARD_CHUNK, least(p->n, (i + 1) * BACKWARD_CHUNK));
-    chunk_values(&in, sums);
-    EACH(rows, {
-        t->sums[(row + r) * t->chunks + i] = (struct lnb_sums){sums[2 * r], sums[2 * r + 1]};
-    });
+    if (are_alike(&in, rows, p->type)) {
+        sum_chunk_of(t, p, &in, rows, row, i);
+        return;
+    }
+    for (int r = 0; r < PAIR; r++) {
+        reader one = row_of(&in, r);
+        sum_chunk_of(t, p, &one, 1, row + r, i);
+    }
 }
 
 INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type, int affine) {
@@ -94,8 +103,7 @@ static void finish(const struct lnb_task *t) {
             g = i ? wide_add(g, s->first) : (wide){s->first, 0};
             gx = i ? wide_add(gx, s->second) : (wide){s->second, 0};
         }
-        stat_at(t, row)->mean_g = (real)mean_of(wide_value(g), t->call->cols);
-        stat_at(t, row)->mean_gx = (real)mean_of(wide_value(gx), t->call->cols);
+        *stat_at(t, row) = summed(*stat_at(t, row), g, gx, t->call->cols);
     }
 }
 
@@ -154,11 +162,12 @@ INLINE void reduce(const struct lnb_task *t, int64_t first, int64_t last, int af
 }
 
 #define DEFINE(name, type, affine)                                                                                     \
+    static void start_##name(const struct lnb_task *t) { start(t, type); }                                             \
     static void blocks_##name(const struct lnb_task *t, int64_t a, int64_t b) { blocks(t, a, b, type, affine); }       \
     static void sums_##name(const struct lnb_task *t, int64_t a, int64_t b) { sums(t, a, b, type, affine); }           \
     static void columns_##name(const struct lnb_task *t, int64_t a, int64_t b) { columns(t, a, b, type, affine); }     \
     static void reduce_##name(const struct lnb_task *t, int64_t a, int64_t b) { reduce(t, a, b, affine); }             \
     const struct lnb_backward LNB_SYMBOL(backward, LNB_TARGET, name) = {                                               \
-        BACKWARD_CHUNK, blocks_##name, start, sums_##name, finish, columns_##name, reduce_##name};
+        BACKWARD_CHUNK, blocks_##name, start_##name, sums_##name, finish, columns_##name, reduce_##name};
 
 FOR_TYPES(DEFINE)

@@ -41,9 +41,10 @@ typedef struct {
     vec g[PAIR], gx[PAIR];
 } moments2;
 
-/* A pair that is being added up. `ahead`, here and below: what memory is asked for meanwhile, or NULL. */
+/* A pair that is being added up. `ahead`, here and below: how far on memory is asked for meanwhile, in elements; or 0. */
 typedef struct {
-    const void *x[PAIR], *dy[PAIR], *ahead[PAIR];
+    const void *x[PAIR], *dy[PAIR];
+    int64_t ahead;
     row_stat stat[PAIR];
     moments2 m;
     wide g[PAIR], gx[PAIR];
@@ -52,30 +53,28 @@ typedef struct {
 
 INLINE moments2 moments2_zero(void) { return (moments2){{v_zero(), v_zero()}, {v_zero(), v_zero()}}; }
 
-INLINE void ask(const void *const ahead[PAIR], int64_t j, int64_t n, int t) {
-    EACH(PAIR, prefetch(at(ahead[r], j, t), n * size_of(t)););
+INLINE void ask(const void *const row[PAIR], int rows, int64_t j, int64_t n, int t) {
+    EACH(rows, prefetch(at(row[r], j, t), n * size_of(t)););
 }
+
+/* What a loop over columns does; known where it is compiled. */
+typedef struct {
+    int rows, centred, params, dx, stream, ahead;
+} work;
 
 /* A vector of columns of one or two rows. */
 typedef struct {
-    vec dy[PAIR], xhat[PAIR];
+    vec dy[PAIR], x[PAIR], xhat[PAIR];
 } columns_of_rows;
 
-INLINE columns_of_rows read_rows(const void *const x[PAIR], const void *const dy[PAIR], const scale *s, int rows, int64_t j, int t) {
-    columns_of_rows v = {{v_zero(), v_zero()}, {v_zero(), v_zero()}};
-    EACH(rows, {
-        v.dy[r] = v_keep(v_load(dy[r], j, t));
-        v.xhat[r] = normalized(s[r], v_load(x[r], j, t));
-    });
-    return v;
-}
-
-INLINE columns_of_rows read_some(const void *const x[PAIR], const void *const dy[PAIR], const scale *s, int rows, int64_t j,
+/* Columns [j, j + n), where n is at most LANES. */
+INLINE columns_of_rows read_rows(const void *const x[PAIR], const void *const dy[PAIR], const scale *s, work todo, int64_t j,
                                  int64_t n, int t) {
-    columns_of_rows v = {{v_zero(), v_zero()}, {v_zero(), v_zero()}};
-    EACH(rows, {
-        v.dy[r] = v_load_some(dy[r], j, n, t);
-        v.xhat[r] = v_first(normalized(s[r], v_load_some(x[r], j, n, t)), n);
+    columns_of_rows v = {{v_zero(), v_zero()}, {v_zero(), v_zero()}, {v_zero(), v_zero()}};
+    EACH(todo.rows, {
+        v.dy[r] = v_load_lanes(dy[r], j, n, t);
+        v.x[r] = v_load_lanes(x[r], j, n, t);
+        v.xhat[r] = v_first_lanes(normalized(s[r], v.x[r], todo.centred), n);
     });
     return v;
 }
@@ -91,49 +90,50 @@ INLINE void add_params(gradients to, const columns_of_rows *v, int rows, int64_t
     v_store_lanes(to.dbeta, j, n, dbeta, REAL_TYPE);
 }
 
-INLINE void add_rows(moments2 *m, const columns_of_rows *v, int rows, vec gamma) {
-    EACH(rows, {
+/* The sum of g * x serves centred rows: see summed. */
+INLINE void add_rows(moments2 *m, const columns_of_rows *v, work todo, vec gamma) {
+    EACH(todo.rows, {
         vec g = v_mul(v->dy[r], gamma);
         m->g[r] = v_add(m->g[r], g);
-        m->gx[r] = v_fma(g, v->xhat[r], m->gx[r]);
+        m->gx[r] = v_fma(g, todo.centred ? v->x[r] : v->xhat[r], m->gx[r]);
     });
 }
 
-INLINE void add(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j) {
-    columns_of_rows v = read_rows(in->x, in->dy, s, rows, j, p->type);
-    add_rows(m, &v, rows, load_param(p->gamma, j, p->affine));
-    if (p->early) add_params(in->to, &v, rows, j, LANES);
-}
-
-INLINE void add_some(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t n) {
-    columns_of_rows v = read_some(in->x, in->dy, s, rows, j, n, p->type);
-    add_rows(m, &v, rows, load_param_some(p->gamma, j, n, p->affine));
-    if (p->early) add_params(in->to, &v, rows, j, n);
+INLINE void add(const pass *p, const reader *in, const scale *s, moments2 *m, work todo, int64_t j, int64_t n) {
+    columns_of_rows v = read_rows(in->x, in->dy, s, todo, j, n, p->type);
+    add_rows(m, &v, todo, load_param_lanes(p->gamma, j, n, p->affine));
+    if (todo.params) add_params(in->to, &v, todo.rows, j, n);
 }
 
 /* Adds columns [j, end) of a pair. */
-INLINE void add_range(const pass *p, const reader *in, const scale *s, moments2 *m, int rows, int64_t j, int64_t end) {
+INLINE void add_columns(const pass *p, const reader *in, moments2 *m, work todo, int64_t j, int64_t end) {
     /* A copy that no store can change stays in registers. */
-    const reader own = {
-        .x = {in->x[0], in->x[1]}, .dy = {in->dy[0], in->dy[1]}, .ahead = {in->ahead[0], in->ahead[1]}, .to = in->to};
-    if (own.ahead[0]) {
+    const reader own = {.x = {in->x[0], in->x[1]}, .dy = {in->dy[0], in->dy[1]}, .ahead = in->ahead, .to = in->to};
+    scale s[PAIR];
+    EACH(todo.rows, s[r] = scale_of(&in->stat[r]););
+    if (own.ahead) {
         const int64_t width = LANES * size_of(p->type) < 64 ? 2 * LANES : LANES;
         for (; j + width <= end; j += width) {
-            ask(own.ahead, j, width, p->type);
-            add(p, &own, s, m, rows, j);
-            if (width > LANES) add(p, &own, s, m, rows, j + LANES);
+            ask(own.x, todo.rows, j + own.ahead, width, p->type);
+            add(p, &own, s, m, todo, j, LANES);
+            if (width > LANES) add(p, &own, s, m, todo, j + LANES, LANES);
         }
     }
-    for (; j + LANES <= end; j += LANES) add(p, &own, s, m, rows, j);
-    if (j < end) add_some(p, &own, s, m, rows, j, end - j);
+    for (; j + LANES <= end; j += LANES) add(p, &own, s, m, todo, j, LANES);
+    if (j < end) add(p, &own, s, m, todo, j, end - j);
 }
 
-/* Adds columns [begin, end) to the sums of a pair, which begin anew with every chunk. */
+/* Rows that are centred take other loops, and their sums have other bits. */
+INLINE int is_centred(const row_stat *s, int t) { return is_half(t) && s->centred; }
+INLINE int are_alike(const reader *in, int rows, int t) {
+    return rows < PAIR || is_centred(&in->stat[0], t) == is_centred(&in->stat[1], t);
+}
+
+/* Adds columns [begin, end) to the sums of one row or two alike. */
 INLINE void add_chunk(const pass *p, reader *in, int rows, int64_t begin, int64_t end) {
-    scale s[PAIR];
-    moments2 m = begin % BACKWARD_CHUNK ? in->m : moments2_zero();
-    EACH(rows, s[r] = scale_of(&in->stat[r]););
-    add_range(p, in, s, &m, rows, begin, end);
+    moments2 m = moments2_zero();
+    if (is_centred(&in->stat[0], p->type)) add_columns(p, in, &m, (work){.rows = rows, .params = p->early, .centred = 1}, begin, end);
+    else add_columns(p, in, &m, (work){.rows = rows, .params = p->early}, begin, end);
     in->m = m;
 }
 
@@ -161,7 +161,7 @@ INLINE void add_pair(const pass *p, reader *in, int rows) {
 
 INLINE row_stat stat_of(const pass *p, int64_t row) {
     row_stat s;
-    if (!p->t->recompute) return read_stats(p->c, row);
+    if (!p->t->recompute) return read_stats(p->c, row, p->type);
     p->t->recompute->statistics(p->t, row, &s);
     return s;
 }
@@ -175,11 +175,11 @@ INLINE void open_pair(const pass *p, reader *in, int rows, int64_t row) {
     });
 }
 
-/* The same with what the sums were for: the means of g and g * xhat. */
-INLINE row_stat summed(const pass *p, const reader *in, int r) {
-    row_stat s = in->stat[r];
-    s.mean_g = (real)mean_of(wide_value(in->g[r]), p->n);
-    s.mean_gx = (real)mean_of(wide_value(in->gx[r]), p->n);
+/* The same with what the sums were for: the means of g and g * xhat. Of centred rows `gx` is the sum of g * x. */
+INLINE row_stat summed(row_stat s, wide g, wide gx, int64_t n) {
+    const double mean_g = mean_of(wide_value(g), n), mean_gx = mean_of(wide_value(gx), n);
+    s.mean_g = (real)mean_g;
+    s.mean_gx = (real)(s.centred ? (mean_gx - (double)s.lo * mean_g) * (double)s.rstd : mean_gx);
     return s;
 }
 

@@ -16,7 +16,7 @@ INLINE void statistics(const struct lnb_task *t, int64_t row, row_stat *out, int
     const void *x = at(c->x, row * c->x_row_stride, type);
     progress sums = sum_row(x, c->cols, pilot_of(x, c->cols, type), type);
     mean_var v = settled_mean_var(&sums, x, c->cols, type);
-    *out = row_stat_of(v, rstd_of(v, c->epsilon));
+    *out = row_stat_of(v.k, v.delta, rstd_of(v, c->epsilon), c, type);
 }
 
 /* The three phases of a call whose rows are few and long: chunks of columns are shared out instead of rows. */
@@ -24,10 +24,10 @@ INLINE void sums(const struct lnb_task *t, int64_t first, int64_t last, int type
     const lnb_layer_norm *c = t->call;
     for (int64_t row = 0; row < c->rows; row++) {
         const void *x = at(c->x, row * c->x_row_stride, type);
-        vec k = v_set1(pilot_of(x, c->cols, type));
+        real k = pilot_of(x, c->cols, type);
         for (int64_t i = first; i < last; i++) {
             moments m = moments_zero();
-            moments_rest(&m, x, k, i * CHUNK, least(c->cols, (i + 1) * CHUNK), type);
+            moments_range(&m, x, k, i * CHUNK, least(c->cols, (i + 1) * CHUNK), type);
             t->sums[row * t->chunks + i] = moments_value(&m);
         }
     }
@@ -46,7 +46,7 @@ INLINE void finish(const struct lnb_task *t, int type) {
         mean_var v = settled_mean_var(&p, x, c->cols, type);
         double rstd = rstd_of(v, c->epsilon);
         if (!t->recompute) write_stats(c, row, v, rstd);
-        *stat_at(t, row) = row_stat_of(v, rstd);
+        *stat_at(t, row) = row_stat_of(v.k, v.delta, rstd, c, type);
     }
 }
 

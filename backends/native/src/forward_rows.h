@@ -18,7 +18,10 @@ enum { LONG_ROW = 1 << 20, LONGEST_ROW = 4 << 20 }; /* in bytes; see is_long */
  * Large tensors are gone through in groups of rows and tiles of columns, tile by tile for all rows of the group where gamma and
  * beta are used: their tile then stays in the first-level cache for the whole group. The sizes were measured (README.md).
  */
-enum { TILE = 32 * LANES, GROUP = 8, GROUP_BYTES = 256 * 1024, SHORT_ROW = 8192, LEAD_BYTES = 16 * 1024 };
+enum { TILE = 32 * LANES, GROUP = 8, GROUP_BYTES = 256 * 1024, SHORT_ROW = 8192 };
+
+/* How far ahead memory is asked for: it takes longer to come than a pair of short rows takes. */
+enum { LEAD_BYTES = 16 * 1024 };
 
 /* Rows of a group, an even number: two groups are in the second-level cache. Short rows leave room for gamma as it is. */
 INLINE int group_rows(int64_t row_bytes) {
@@ -41,11 +44,11 @@ INLINE span shifted(span s, int64_t peel, int64_t n) {
 }
 
 /*
- * A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. `ahead`: what
- * memory is asked for meanwhile, or NULL.
+ * A pair that is being written. Columns before `peel` are written first, so that stores fall on whole lines. `ahead`: the rows
+ * that memory is asked for meanwhile, or NULL.
  */
 typedef struct {
-    const void *x[PAIR], *ahead;
+    const void *x[PAIR], *ahead[PAIR];
     void *y[PAIR];
     row_stat stat[PAIR];
     int64_t peel;
@@ -65,76 +68,97 @@ INLINE pass pass_of(const struct lnb_task *t, int type, int affine) {
 
 INLINE const void *x_row(const pass *p, int64_t row) { return at(p->c->x, row * p->c->x_row_stride, p->type); }
 
-INLINE void put(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
+/* What a loop that writes does; known where it is compiled. */
+typedef struct {
+    int rows, stream, centred;
+} way;
+
+INLINE void put(const pass *p, const writer *w, const scale *s, way how, int64_t j) {
     vec gamma = load_param(p->gamma, j, p->affine), beta = load_param(p->beta, j, p->affine);
     vec y[PAIR] = {v_zero(), v_zero()};
-    EACH(rows, y[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma, beta););
-    EACH(rows, {
-        if (stream) v_stream(w->y[r], j, y[r], p->type);
+    EACH(how.rows, y[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type), how.centred), gamma, beta););
+    EACH(how.rows, {
+        if (how.stream) v_stream(w->y[r], j, y[r], p->type);
         else v_store(w->y[r], j, y[r], p->type);
     });
 }
 
 /* Two vectors of columns. What is written comes after all that is read: rows may lie a multiple of 4096 bytes apart. */
-INLINE void put_two(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int stream) {
+INLINE void put_two(const pass *p, const writer *w, const scale *s, way how, int64_t j) {
     if (!V_WRITES_TWO(p->type)) {
-        put(p, w, s, rows, j, stream);
-        put(p, w, s, rows, j + LANES, stream);
+        put(p, w, s, how, j);
+        put(p, w, s, how, j + LANES);
         return;
     }
     const int64_t k = j + LANES;
     vec gamma[2] = {load_param(p->gamma, j, p->affine), load_param(p->gamma, k, p->affine)};
     vec beta[2] = {load_param(p->beta, j, p->affine), load_param(p->beta, k, p->affine)};
     vec low[PAIR] = {v_zero(), v_zero()}, high[PAIR] = {v_zero(), v_zero()};
-    EACH(rows, {
-        low[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type)), gamma[0], beta[0]);
-        high[r] = v_fma(normalized(s[r], v_load(w->x[r], k, p->type)), gamma[1], beta[1]);
+    EACH(how.rows, {
+        low[r] = v_fma(normalized(s[r], v_load(w->x[r], j, p->type), how.centred), gamma[0], beta[0]);
+        high[r] = v_fma(normalized(s[r], v_load(w->x[r], k, p->type), how.centred), gamma[1], beta[1]);
     });
-    EACH(rows, {
-        if (stream) v_stream_two(w->y[r], j, low[r], high[r], p->type);
+    EACH(how.rows, {
+        if (how.stream) v_stream_two(w->y[r], j, low[r], high[r], p->type);
         else v_store_two(w->y[r], j, low[r], high[r], p->type);
     });
 }
 
-INLINE void put_some(const pass *p, const writer *w, const scale *s, int rows, int64_t j, int64_t n) {
-    vec gamma = load_param_some(p->gamma, j, n, p->affine), beta = load_param_some(p->beta, j, n, p->affine);
-    EACH(rows, {
-        vec y = v_fma(normalized(s[r], v_load_some(w->x[r], j, n, p->type)), gamma, beta);
+INLINE void put_some(const pass *p, const writer *w, const scale *s, way how, int64_t j, int64_t n) {
+    vec gamma = load_param_lanes(p->gamma, j, n, p->affine), beta = load_param_lanes(p->beta, j, n, p->affine);
+    EACH(how.rows, {
+        vec y = v_fma(normalized(s[r], v_load_some(w->x[r], j, n, p->type), how.centred), gamma, beta);
         v_store_some(w->y[r], j, n, y, p->type);
     });
 }
 
-/* Writes columns [j, end) of one or two rows, with vectors that begin at j. */
-INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
+/*
+ * Where two rows are asked for meanwhile, one is in the loop that adds up and one in the loop that writes; both in the latter
+ * where it takes most of the time.
+ */
+INLINE int asks_while_adding(int t) { return !V_DOTS(t); }
+
+INLINE void put_columns(const pass *p, const writer *w, way how, int64_t j, int64_t end) {
     scale s[PAIR];
-    EACH(rows, s[r] = scale_of(&w->stat[r]););
-    if (w->ahead) {
+    EACH(how.rows, s[r] = scale_of(&w->stat[r]););
+    if (w->ahead[0]) {
         for (; j + 2 * LANES <= end; j += 2 * LANES) {
-            prefetch(at(w->ahead, j, p->type), 2 * LANES * size_of(p->type));
-            put_two(p, w, s, rows, j, stream);
+            prefetch(at(w->ahead[0], j, p->type), 2 * LANES * size_of(p->type));
+            if (!asks_while_adding(p->type)) prefetch(at(w->ahead[1], j, p->type), 2 * LANES * size_of(p->type));
+            put_two(p, w, s, how, j);
         }
     }
     if (V_WRITES_TWO(p->type)) {
-        for (; j + 2 * LANES <= end; j += 2 * LANES) put_two(p, w, s, rows, j, stream);
+        for (; j + 2 * LANES <= end; j += 2 * LANES) put_two(p, w, s, how, j);
     }
-    for (; j + LANES <= end; j += LANES) put(p, w, s, rows, j, stream);
-    if (j < end) put_some(p, w, s, rows, j, end - j);
+    for (; j + LANES <= end; j += LANES) put(p, w, s, how, j);
+    if (j < end) put_some(p, w, s, how, j, end - j);
 }
 
-/* Adds up columns of two rows and asks for the same columns of another; returns where it stopped. */
-INLINE int64_t sum_and_ask(const void *const x[PAIR], const void *ahead, const progress at_row[PAIR], moments m[PAIR], span s, int t) {
+/* Writes columns [j, end) of one or two rows, with vectors that begin at j. */
+INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64_t end, int stream) {
+    if (is_half(p->type) && w->stat[0].centred && w->stat[rows - 1].centred) put_columns(p, w, (way){rows, stream, 1}, j, end);
+    else put_columns(p, w, (way){rows, stream, 0}, j, end);
+}
+
+/* Adds up columns of two rows and asks for the same columns of another, if any. */
+INLINE void sum_and_ask(const void *const x[PAIR], const void *ahead, const progress at_row[PAIR], moments m[PAIR], span s,
+                           int t, int raw) {
+    const int64_t unit = unit_of(t, raw);
     const vec k[PAIR] = {v_set1(at_row[0].k), v_set1(at_row[1].k)};
     moments own[PAIR] = {m[0], m[1]};
     int64_t j = s.begin;
-    for (; j + 2 * LANES <= s.end; j += 2 * LANES) {
-        prefetch(at(ahead, j, t), 2 * LANES * size_of(t));
+    for (; ahead && j + 2 * unit <= s.end; j += 2 * unit) {
+        prefetch(at(ahead, j, t), 2 * unit * size_of(t));
         EACH(PAIR, {
-            moments_add(&own[r], 0, v_sub(v_load(x[r], j, t), k[r]));
-            moments_add(&own[r], 1, v_sub(v_load(x[r], j + LANES, t), k[r]));
+            moments_add(&own[r], 0, x[r], k[r], j, unit, t, raw);
+            moments_add(&own[r], 1, x[r], k[r], j + unit, unit, t, raw);
         });
     }
-    EACH(PAIR, m[r] = own[r];);
-    return j;
+    EACH(PAIR, {
+        moments_rest(&own[r], x[r], k[r], j, s.end, t, raw);
+        m[r] = own[r];
+    });
 }
 
 /* Adds up two rows, from pilots that are found together to sums that are formed together. */
@@ -145,12 +169,16 @@ INLINE void sum_pair(const pass *p, const void *const x[PAIR], const void *ahead
     EACH(PAIR, pilot_sums(x[r], p->n, t, v + 2 * r););
     v_sum4(v, sums);
     EACH(PAIR, to[r] = (progress){pilot_from(sums[2 * r], sums[2 * r + 1], p->n), {0, 0}, {0, 0}};);
+    if (is_raw(to[0].k, t) != is_raw(to[1].k, t)) {
+        EACH(PAIR, to[r] = sum_row(x[r], p->n, to[r].k, t););
+        return;
+    }
     for (int64_t a = 0; a < p->n; a += CHUNK) {
         const span c = {a, least(p->n, a + CHUNK)};
         moments m[PAIR] = {moments_zero(), moments_zero()};
         struct lnb_sums s[PAIR];
-        int64_t j = ahead ? sum_and_ask(x, ahead, to, m, c, t) : a;
-        EACH(PAIR, moments_rest(&m[r], x[r], v_set1(to[r].k), j, c.end, t););
+        if (is_raw(to[0].k, t)) sum_and_ask(x, ahead, to, m, c, t, 1);
+        else sum_and_ask(x, ahead, to, m, c, t, 0);
         moments_values(m, s);
         EACH(PAIR, progress_add(&to[r], s[r], a == 0););
     }
@@ -163,7 +191,7 @@ INLINE void close_row(const pass *p, const progress *sums, const void *x, int64_
     write_stats(p->c, row, v, rstd);
     out->x[r] = x;
     out->y[r] = p->c->y ? at_out(p->c->y, row * p->c->y_row_stride, p->type) : NULL;
-    out->stat[r] = row_stat_of(v, rstd);
+    out->stat[r] = row_stat_of(v.k, v.delta, rstd, p->c, p->type);
     out->peel = elements_to_line(out->y[r], p->n, p->type);
 }
 
@@ -175,7 +203,7 @@ INLINE void write_rows(const pass *p, const writer *w, int rows) {
 
 /* `ahead`: what memory is asked for while the row is written, or NULL. */
 INLINE void one_row(const pass *p, int64_t row, const void *ahead) {
-    writer out = {.ahead = ahead};
+    writer out = {.ahead = {ahead}};
     const void *x = x_row(p, row);
     progress sums = sum_row(x, p->n, pilot_of(x, p->n, p->type), p->type);
     close_row(p, &sums, x, row, &out, 0);
@@ -212,17 +240,18 @@ INLINE void work(const pass *p, reader *in, span from, const writer *out, span t
     const int t = p->type;
     const vec k = v_set1(in->sums.k);
     const scale s[PAIR] = {scale_of(&out->stat[0])};
+    const way how = {1, p->stream, 0};
     moments m = in->m;
     int64_t i = 0, both = least(from.end - from.begin, to.end - to.begin);
     for (; i + 2 * LANES <= both; i += 2 * LANES) {
         int64_t j = from.begin + i;
         prefetch(at(in->ahead, i, t), 2 * LANES * size_of(t));
-        moments_add(&m, 0, v_sub(v_load(in->x, j, t), k));
-        moments_add(&m, 1, v_sub(v_load(in->x, j + LANES, t), k));
-        put(p, out, s, 1, to.begin + i, p->stream);
-        put(p, out, s, 1, to.begin + i + LANES, p->stream);
+        moments_add(&m, 0, in->x, k, j, LANES, t, 0);
+        moments_add(&m, 1, in->x, k, j + LANES, LANES, t, 0);
+        put(p, out, s, how, to.begin + i);
+        put(p, out, s, how, to.begin + i + LANES);
     }
-    moments_rest(&m, in->x, k, from.begin + i, from.end, t);
+    moments_rest(&m, in->x, k, from.begin + i, from.end, t, 0);
     in->m = m;
     put_range(p, out, 1, to.begin + i, to.end, p->stream);
 }
@@ -285,14 +314,14 @@ INLINE int64_t fused(const pass *p, int64_t row, int64_t last) {
     return row;
 }
 
-/* Rows by pairs; when `ahead`, the next pair is asked for. Rows whose lines begin at different columns cannot share a loop. */
+/* Rows by pairs; when `ahead`, another pair is asked for. Rows whose lines begin at different columns cannot share a loop. */
 INLINE int64_t by_pairs(const pass *p, int64_t row, int64_t last, int ahead) {
+    const int64_t lead = pairs_of(LEAD_BYTES, p->n * size_of(p->type));
     if (!p->c->y || p->c->y_row_stride * size_of(p->type) % 64) return row;
     for (; row + PAIR <= last; row += PAIR) {
         writer out;
-        const int64_t next = row + PAIR; /* one of the next pair is asked for here, one there */
-        out.ahead = ahead ? x_row(p, least(next, last - 1)) : NULL;
-        sum_and_close(p, &out, row, ahead ? x_row(p, least(next + 1, last - 1)) : NULL);
+        EACH(PAIR, out.ahead[r] = ahead ? x_row(p, least(row + lead + r, last - 1)) : NULL;);
+        sum_and_close(p, &out, row, asks_while_adding(p->type) ? out.ahead[1] : NULL);
         write_rows(p, &out, PAIR);
     }
     return row;

@@ -26,17 +26,25 @@ _Static_assert(PAIR == 2, "EACH has two rows");
 #define FOR_TYPES(do) FOR_BF16(do) do(f32, LNB_F32, LNB_F32) do(f16, LNB_F16, LNB_F16) do(f16_f32, LNB_F16, LNB_F32)
 #endif
 
-/* What is known of one row: mean = hi + lo, and for backward the means of g and of g * xhat. */
+/*
+ * What is known of one row: mean = hi + lo, and for backward the means of g and of g * xhat. `centred`: see row_stat_of;
+ * hi is 0 then.
+ */
 typedef struct {
     real hi, lo, rstd, mean_g, mean_gx;
+    int centred;
 } row_stat;
 
 _Static_assert(sizeof(row_stat) <= LNB_ROW_DOUBLES * sizeof(double), "a row_stat fits in the workspace");
 
 INLINE int64_t size_of(int t) { return t == LNB_F64 ? 8 : t == LNB_F32 ? 4 : 2; }
+INLINE int is_half(int t) { return size_of(t) == 2; }
 INLINE const void *at(const void *p, int64_t i, int t) { return (const char *)p + i * size_of(t); }
 INLINE void *at_out(void *p, int64_t i, int t) { return (char *)p + i * size_of(t); }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Pairs of rows that make up so many bytes, in rows. */
+INLINE int64_t pairs_of(int64_t bytes, int64_t row_bytes) { return PAIR * ((bytes - 1) / (PAIR * row_bytes) + 1); }
 
 /*
  * gamma or beta as an address and a mask for the column: an absent one is a vector of ones or zeros that is
@@ -61,7 +69,7 @@ INLINE param param_of(const void *given, int one, int t) {
 }
 
 INLINE vec load_param(param q, int64_t j, int t) { return v_load(q.p, j & q.mask, t); }
-INLINE vec load_param_some(param q, int64_t j, int64_t n, int t) { return v_load_some(q.p, j & q.mask, n, t); }
+INLINE vec load_param_lanes(param q, int64_t j, int64_t n, int t) { return v_load_lanes(q.p, j & q.mask, n, t); }
 
 /* A row_stat as vectors: xhat = (x - hi) * rstd + shift. */
 typedef struct {
@@ -72,7 +80,7 @@ INLINE scale scale_of(const row_stat *s) {
     return (scale){v_set1(s->hi), v_set1(s->rstd), v_set1(-(s->lo * s->rstd))};
 }
 
-INLINE vec normalized(scale s, vec x) { return v_fma(v_sub(x, s.hi), s.rstd, s.shift); }
+INLINE vec normalized(scale s, vec x, int centred) { return v_fma(centred ? x : v_sub(x, s.hi), s.rstd, s.shift); }
 
 /* Elements before the first 64-byte line of a row of output that is long enough for it to matter. */
 INLINE int64_t elements_to_line(const void *p, int64_t n, int t) {

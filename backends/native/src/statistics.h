@@ -22,6 +22,10 @@
  * and lo enters by a fused multiply-add that is needed anyhow. rstd comes from a double square root and
  * division, never from an estimate.
  *
+ * Rows of half types, whose cost is arithmetic, save what they do not need. Where k = 0 nothing is subtracted, and targets that
+ * can (V_DOTS) add up the elements as they are, two to a lane. Where |mean| is at most the deviation (`centred`), hi = 0:
+ * x * rstd - mean * rstd then adds an error of about u |mean| rstd to one of A u mean|x| rstd that the mean itself has.
+ *
  * Order of summation. Within a chunk of columns lane l of accumulator a gets the vectors with index a modulo the
  * number of accumulators; a tail shorter than a vector counts as a vector filled with zeros. Chunk sums are added
  * in order. Nothing here depends on threads, addresses, strides or other rows, so neither do the bits.
@@ -105,22 +109,44 @@ typedef struct {
 
 INLINE moments moments_zero(void) { return (moments){{v_zero(), v_zero()}, {v_zero(), v_zero()}}; }
 
-INLINE void moments_add(moments *m, int chain, vec d) {
+/* Whether a row is added up as it is. Known where loops are chosen, it is a constant (`raw`) where they are compiled. */
+INLINE int is_raw(real k, int t) { return is_half(t) && k == 0; }
+
+/* Columns that a chain takes at once. */
+INLINE int64_t unit_of(int t, int raw) { return raw && V_DOTS(t) ? 2 * LANES : LANES; }
+
+/* Adds n columns from j on to a chain, where n is at most a unit. */
+INLINE void moments_add(moments *m, int chain, const void *x, vec k, int64_t j, int64_t n, int t, int raw) {
+    if (raw && V_DOTS(t)) {
+        halves h = v_load_halves(x, j, n);
+        m->first[chain] = v_dot(m->first[chain], h, v_one_halves());
+        m->second[chain] = v_dot(m->second[chain], h, h);
+        return;
+    }
+    vec d = v_load_lanes(x, j, n, t);
+    if (!raw) d = v_first_lanes(v_sub(d, k), n);
     m->first[chain] = v_add(m->first[chain], d);
     m->second[chain] = v_fma(d, d, m->second[chain]);
 }
 
-/* Adds columns [j, end): what is left of a chunk from an even vector on. */
-INLINE void moments_rest(moments *m, const void *x, vec k, int64_t j, int64_t end, int t) {
-    for (; j + 2 * LANES <= end; j += 2 * LANES) {
-        moments_add(m, 0, v_sub(v_load(x, j, t), k));
-        moments_add(m, 1, v_sub(v_load(x, j + LANES, t), k));
+/* Adds columns [j, end): what is left of a chunk from an even unit on. */
+INLINE void moments_rest(moments *m, const void *x, vec k, int64_t j, int64_t end, int t, int raw) {
+    const int64_t unit = unit_of(t, raw);
+    for (; j + 2 * unit <= end; j += 2 * unit) {
+        moments_add(m, 0, x, k, j, unit, t, raw);
+        moments_add(m, 1, x, k, j + unit, unit, t, raw);
     }
-    if (j + LANES <= end) {
-        moments_add(m, 0, v_sub(v_load(x, j, t), k));
-        j += LANES;
+    if (j + unit <= end) {
+        moments_add(m, 0, x, k, j, unit, t, raw);
+        j += unit;
     }
-    if (j < end) moments_add(m, 1, v_first(v_sub(v_load_some(x, j, end - j, t), k), end - j));
+    if (j < end) moments_add(m, 1, x, k, j, end - j, t, raw);
+}
+
+/* The same for any pilot. */
+INLINE void moments_range(moments *m, const void *x, real k, int64_t j, int64_t end, int t) {
+    if (is_raw(k, t)) moments_rest(m, x, v_zero(), j, end, t, 1);
+    else moments_rest(m, x, v_set1(k), j, end, t, 0);
 }
 
 INLINE struct lnb_sums moments_value(const moments *m) {
@@ -156,16 +182,20 @@ INLINE void progress_add(progress *p, struct lnb_sums s, int first) {
 }
 
 /* Adds up the chunk that begins at column a. */
-INLINE void sum_chunk(const void *x, int64_t n, int64_t a, progress *p, int t) {
+INLINE void sum_chunk(const void *x, int64_t n, int64_t a, progress *p, int t, int raw) {
     moments m = moments_zero();
-    moments_rest(&m, x, v_set1(p->k), a, least(n, a + CHUNK), t);
+    moments_rest(&m, x, v_set1(p->k), a, least(n, a + CHUNK), t, raw);
     progress_add(p, moments_value(&m), a == 0);
 }
 
-INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
+INLINE progress sum_row_as(const void *x, int64_t n, real k, int t, int raw) {
     progress p = {k, {0, 0}, {0, 0}};
-    for (int64_t a = 0; a < n; a += CHUNK) sum_chunk(x, n, a, &p, t);
+    for (int64_t a = 0; a < n; a += CHUNK) sum_chunk(x, n, a, &p, t, raw);
     return p;
+}
+
+INLINE progress sum_row(const void *x, int64_t n, real k, int t) {
+    return is_raw(k, t) ? sum_row_as(x, n, k, t, 1) : sum_row_as(x, n, k, t, 0);
 }
 
 /* Mean = k + delta, and variance. */
@@ -201,24 +231,36 @@ NOINLINE mean_var careful_mean_var(const void *x, int64_t n, int t) {
 NOINLINE mean_var repaired_mean_var(mean_var bad, const void *x, int64_t n, int t) {
     real k = (real)(bad.k + bad.delta);
     if (!isfinite(k) || !isfinite(bad.var)) return careful_mean_var(x, n, t);
-    progress p = sum_row(x, n, k, t);
+    progress p = sum_row_as(x, n, k, t, 0);
     mean_var good = mean_var_of(&p, n);
     return isfinite(good.var) ? good : careful_mean_var(x, n, t);
 }
 
+/*
+ * The operation behind V_DOTS takes subnormal numbers for zero. That is nothing beside elements and squares of a usual
+ * size, which this mean square shows.
+ */
+INLINE int is_tiny(const progress *p, int64_t n, int t) {
+    return V_DOTS(t) && p->k == 0 && !(wide_value(p->second) > 0x1p-90 * (double)n);
+}
+
 INLINE mean_var settled_mean_var(const progress *p, const void *x, int64_t n, int t) {
     mean_var v = mean_var_of(p, n);
-    if (LIKELY(v.delta * v.delta <= 4 * v.var && v.var <= 1e300)) return v;
+    if (LIKELY(v.delta * v.delta <= 4 * v.var && v.var <= 1e300 && !is_tiny(p, n, t))) return v;
     return repaired_mean_var(v, x, n, t);
 }
 
 INLINE double rstd_of(mean_var v, double epsilon) { return 1 / sqrt(v.var + epsilon); }
 
-INLINE row_stat row_stat_of(mean_var v, double rstd) {
-    row_stat s = {0, 0, 0, 0, 0};
-    s.hi = (real)(v.k + v.delta);
-    s.lo = (real)((v.k - (double)s.hi) + v.delta);
-    s.rstd = (real)rstd;
+enum { CENTRED_COLUMNS = 64 }; /* shorter rows of equal elements give xhat = 0 exactly whatever their mean */
+
+/* Mean = k + delta. A row of equal elements is never centred, since epsilon is then all that is in rstd. */
+INLINE row_stat row_stat_of(double k, double delta, double rstd, const lnb_layer_norm *c, int t) {
+    const double mean = k + delta;
+    row_stat s = {.hi = (real)mean, .rstd = (real)rstd};
+    s.centred = is_half(t) && c->cols >= CENTRED_COLUMNS && (mean * mean + c->epsilon) * rstd * rstd <= 0.999;
+    s.lo = s.centred ? s.hi : (real)((k - (double)s.hi) + delta);
+    if (s.centred) s.hi = 0;
     if (!isfinite(s.hi)) s.lo = s.hi - s.hi; /* NaN: no element of this row is finite */
     return s;
 }
@@ -240,11 +282,11 @@ INLINE void write_stats(const lnb_layer_norm *c, int64_t row, mean_var v, double
     put_stat(c->stat, row, rstd, c->stat_dtype);
 }
 
-INLINE row_stat read_stats(const lnb_layer_norm *c, int64_t row) {
+INLINE row_stat read_stats(const lnb_layer_norm *c, int64_t row, int t) {
     double mean = get_stat(c->mean, row, c->stat_dtype), stat = get_stat(c->stat, row, c->stat_dtype);
     if (c->stat_kind == LNB_STD) stat = 1 / stat;
     if (c->stat_kind == LNB_VAR) stat = 1 / sqrt(stat + c->epsilon);
-    return (row_stat){(real)mean, (real)(mean - (double)(real)mean), (real)stat, 0, 0};
+    return row_stat_of(mean, 0, stat, c, t);
 }
 
 #endif

@@ -128,7 +128,7 @@ static void check_problem(const problem *p, int variations) {
 }
 
 /* Laws of x. Values are rounded to the type afterwards. */
-enum { NORMAL, OFFSET, CONSTANT, FIRST_SPIKE, MIDDLE_SPIKE, NARROW, LARGE, STEP, LAWS };
+enum { NORMAL, OFFSET, CONSTANT, FIRST_SPIKE, MIDDLE_SPIKE, NARROW, LARGE, STEP, UNLIKE, TINY, LAWS };
 
 static double draw(int law, int type, int64_t row, int64_t i, int64_t n) {
     double big = type == LNB_F16 ? 60000 : 1e4;
@@ -140,6 +140,8 @@ static double draw(int law, int type, int64_t row, int64_t i, int64_t n) {
     case NARROW: return 40000 + (double)random_below(4);
     case LARGE: return (type == LNB_F16 ? 65504 : 1e15) * (2 * random_unit() - 1);
     case STEP: return i < n / 16 + 1 ? 100 : random_normal();
+    case UNLIKE: return random_normal() + (row % 3 == 1 ? 8 : 0);
+    case TINY: return random_normal() * (type == LNB_F16 ? 1e-6 : 1e-38);
     default: return random_normal() * (1 + (double)(row % 5));
     }
 }

@@ -37,11 +37,13 @@ INLINE vec widen(__m256i h, int t) {
     return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, place, _mm512_castsi256_si512(h)));
 }
 
+INLINE __mmask16 subnormals(vec v) { return _mm512_fpclass_ps_mask(v, 0x20); }
+
 /* Round to nearest even. The instruction for bfloat16 does so too, but takes subnormal numbers for zero. */
 INLINE __m256i narrow(vec v, int t) {
     if (t == LNB_F16) return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #ifdef __AVX512BF16__
-    if (__builtin_expect(!_mm512_fpclass_ps_mask(v, 0x20), 1)) return (__m256i)_mm512_cvtneps_pbh(v);
+    if (__builtin_expect(!subnormals(v), 1)) return (__m256i)_mm512_cvtneps_pbh(v);
 #endif
     __m512i bits = _mm512_castps_si512(v);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -51,11 +53,12 @@ INLINE __m256i narrow(vec v, int t) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(sum, 16));
 }
 
-/* Two vectors, as one of twice as many halves. */
+/* Two vectors, as one of twice as many halves. A zero may have been a subnormal number: zeros are seen in one operation. */
 INLINE __m512i narrow_two(vec low, vec high, int t) {
 #ifdef __AVX512BF16__
-    __mmask16 subnormal = _mm512_fpclass_ps_mask(low, 0x20) | _mm512_fpclass_ps_mask(high, 0x20);
-    if (t == LNB_BF16 && __builtin_expect(!subnormal, 1)) return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    __mmask32 zeros = _mm512_testn_epi16_mask(both, _mm512_set1_epi16(0x7fff));
+    if (t == LNB_BF16 && (__builtin_expect(!zeros, 1) || !(subnormals(low) | subnormals(high)))) return both;
 #endif
     return _mm512_inserti64x4(_mm512_castsi256_si512(narrow(low, t)), narrow(high, t), 1);
 }
@@ -86,6 +89,20 @@ INLINE void v_stream(void *p, int64_t i, vec v, int t) {
     if (t == LNB_F32) _mm512_stream_ps((float *)p + i, v);
     else _mm256_stream_si256((__m256i *)(void *)((uint16_t *)p + i), narrow(v, t));
 }
+
+#ifdef __AVX512BF16__
+#define V_DOTS(t) ((t) == LNB_BF16)
+typedef __m512i halves;
+
+INLINE halves v_one_halves(void) { return _mm512_set1_epi16(0x3f80); }
+
+INLINE halves v_load_halves(const void *p, int64_t i, int64_t n) {
+    const uint16_t *from = (const uint16_t *)p + i;
+    return n == 2 * LANES ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1u), from);
+}
+
+INLINE vec v_dot(vec s, halves a, halves b) { return _mm512_dpbf16_ps(s, (__m512bh)a, (__m512bh)b); }
+#endif
 
 /* float16 gains nothing: its two narrow vectors would have to be joined. */
 #define V_WRITES_TWO(t) ((t) == LNB_BF16)

@@ -12,6 +12,10 @@
  *     v_store v_store_some v_stream    v_stream: non-temporal, its address aligned to the bytes written
  *     v_store_two v_stream_two(p, i, low, high, t)
  *                                      two vectors, one after the other; V_WRITES_TWO(t): that saves something
+ *     V_DOTS(t)                        elements of type t can be multiplied and added up as they are; then
+ *     halves v_one_halves()            twice LANES of them, and as many ones
+ *     v_load_halves(p, i, n)           n of them, zero in the others
+ *     v_dot(s, a, b)                   s and the products of two neighbours; subnormal numbers count as zero
  *     v_fence()                        orders non-temporal stores before what follows
  *
  * `t` is always a compile-time constant, so that the choice of conversion costs nothing at run time.
@@ -54,25 +58,36 @@
 #include "baseline.h"
 #endif
 
-/* v itself. On AVX-512 it is made to stay in a register: the compiler would rather load it anew for every use. */
-#if LNB_TARGET_AVX512 || LNB_TARGET_AVX512_BF16
-INLINE vec v_keep(vec v) {
-    __asm__("" : "+v"(v));
-    return v;
-}
-#else
-INLINE vec v_keep(vec v) { return v; }
-#endif
-
 /* The first n lanes, where n may be all of them. */
 INLINE vec v_load_lanes(const void *p, int64_t i, int64_t n, int t) {
     return n == LANES ? v_load(p, i, t) : v_load_some(p, i, n, t);
 }
 
+INLINE vec v_first_lanes(vec v, int64_t n) { return n == LANES ? v : v_first(v, n); }
+
 INLINE void v_store_lanes(void *p, int64_t i, int64_t n, vec v, int t) {
     if (n == LANES) v_store(p, i, v, t);
     else v_store_some(p, i, n, v, t);
 }
+
+#ifndef V_DOTS
+#define V_DOTS(t) ((void)(t), 0)
+typedef vec halves;
+INLINE halves v_one_halves(void) { return v_zero(); }
+
+INLINE halves v_load_halves(const void *p, int64_t i, int64_t n) {
+    (void)p;
+    (void)i;
+    (void)n;
+    return v_zero();
+}
+
+INLINE vec v_dot(vec s, halves a, halves b) {
+    (void)a;
+    (void)b;
+    return s;
+}
+#endif
 
 #ifndef V_WRITES_TWO
 #define V_WRITES_TWO(t) 0
