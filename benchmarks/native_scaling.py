@@ -63,8 +63,8 @@ def opened(session: Session, case: Case, pass_: str, threads: int) -> Handle:
     given = operator.forward_inputs if pass_ == "forward" else operator.backward_inputs
     names = ["rstd" if n == "stat" else n for n in given]
     inputs = {n: np.resize(some.astype(tensors[n].dtype), tensors[n].shape) for n in names if n in tensors}
-    if "rstd" in inputs:
-        inputs["rstd"] = np.abs(inputs["rstd"])
+    if "rstd" in inputs:  # of such numbers
+        inputs |= {"mean": np.zeros_like(inputs["mean"]), "rstd": np.ones_like(inputs["rstd"])}
     wanted = ["rstd" if n == "stat" else n for n in operator.outputs(case, pass_)]
     outputs = {n: tensors[n] for n in wanted if n in tensors}
     handle = session.open(Request(case, pass_, inputs, outputs, threads, "private"))

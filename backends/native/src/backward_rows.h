@@ -149,15 +149,17 @@ INLINE void rows_together(const pass *p, reader *in, int64_t row, int rows, int 
 }
 
 INLINE reader row_of(const reader *in, int r) {
-    return (reader){.x = {in->x[r]}, .dy = {in->dy[r]}, .stat = {in->stat[r]}, .g = {in->g[r]}, .gx = {in->gx[r]}, .to = in->to};
+    return (reader){.x = {in->x[r]}, .dy = {in->dy[r]}, .stat = {in->stat[r]}, .g = {in->g[r]}, .gx = {in->gx[r]},
+                    .to = in->to, .ahead = in->ahead};
 }
 
 /* Two rows that are written one by one, and, unless they are alike, added up one by one. */
-INLINE void rows_apart(const pass *p, reader *in, int64_t row) {
+INLINE void rows_apart(const pass *p, reader *in, int64_t row, int ahead) {
     const int alike = are_alike(in, PAIR, p->type);
+    writer out = {.to = in->to};
+    ask_after(p, in, &out, PAIR, row, ahead);
     if (alike && p->c->dx) add_pair(p, in, PAIR);
     for (int i = 0; i < PAIR; i++) {
-        writer out = {.to = in->to};
         reader one = row_of(in, i);
         if (!alike && p->c->dx) add_pair(p, &one, 1);
         close_row(p, &one, &out, 0, row + i);
@@ -177,7 +179,7 @@ INLINE void backward_span(const pass *p, gradients to, int64_t row, int64_t last
         open_pair(p, &in, rows, row);
         if (rows == 1) rows_together(p, &in, row, 1, 0);
         else if (together && are_alike(&in, PAIR, p->type)) rows_together(p, &in, row, PAIR, ahead);
-        else rows_apart(p, &in, row);
+        else rows_apart(p, &in, row, ahead);
     }
 }
 
