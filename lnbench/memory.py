@@ -12,6 +12,7 @@ import os
 import struct
 import tempfile
 import weakref
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ PAGE = mmap.PAGESIZE
 # Distance between buffers: addresses cost nothing in a sparse file, and a long stride outside is caught too.
 GUARD = max(1 << 20, PAGE)
 POOL_SEGMENT = 256 << 20
+HUGE_PAGE = 2 << 20
 NONE, READ, WRITE = 0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 
 # Quiet NaNs with a payload that no arithmetic produces: they mark canaries and what was never written.
@@ -194,6 +196,20 @@ class Lease:
 def private(length: int) -> mmap.mmap:
     """Fresh private memory, page-aligned and zero; pages cost nothing until they are touched."""
     return mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+
+
+def on_huge_pages(length: int) -> np.ndarray:
+    """Bytes of fresh private memory that begin a huge page where the system offers such pages, untouched and zero.
+
+    Shared memory would not do: Linux offers it no huge pages by default.
+    """
+    block = private(length + HUGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    flat = np.frombuffer(block, np.uint8)
+    skew = -flat.ctypes.data % HUGE_PAGE
+    return flat[skew : skew + length]
 
 
 class Guarded:

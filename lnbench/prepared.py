@@ -5,7 +5,6 @@ Owns views of shared memory, private twins for timing, and copying returned arra
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter_ns
 from typing import Any
@@ -95,13 +94,9 @@ def _arrays(segment: memory.Segment, lies: Mapping[str, Lies]) -> dict[str, np.n
 
 def _twins(plan: Plan) -> dict[str, np.ndarray]:
     """Private arrays at the drawn offsets, on huge pages where the system offers them."""
-    huge = 2 << 20
-    block = memory.private(plan.private + huge)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
-    skew = -np.frombuffer(block, np.uint8).ctypes.data % huge
+    block = memory.on_huge_pages(plan.private)
     return {
-        n: np.ndarray(a.shape, dtypes.numpy(a.dtype), block, skew + a.twin_offset, a.twin_strides)
+        n: np.ndarray(a.shape, dtypes.numpy(a.dtype), block, a.twin_offset, a.twin_strides)
         for n, a in {**plan.inputs, **plan.out}.items()
     }
 

@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import json
 import math
-import mmap
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -21,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lnbench import probe
+from lnbench import memory, probe
 from lnbench.errors import EnvironmentUnfit
 from lnbench.machine import facts
 
 # Changed when the measuring loops change: older files are measured again.
-VERSION = 1
+VERSION = 2
 
 COPY, TRIAD, READ = "copy", "triad", "read"
 # Load per processor above which what was measured may be too low.
@@ -241,11 +240,7 @@ class Memory:
 
     def __init__(self, size: int):
         self._size = (size // _PAGE + 4) * _PAGE
-        mapping = mmap.mmap(-1, self._size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a system without huge pages
-                mapping.madvise(mmap.MADV_HUGEPAGE)
-        self._floats = np.frombuffer(mapping, np.float32)
+        self._floats = memory.on_huge_pages(self._size).view(np.float32)
         self._floats.fill(1.0)
         self._sum = ctypes.c_double()
 

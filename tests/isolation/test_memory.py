@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -164,3 +167,19 @@ def test_private_buffers_do_not_share_their_low_bits() -> None:
     assert len(offsets) == 4
     assert all(a % 64 == 0 and b % 64 == 0 for a, b in offsets)
     arena.close()
+
+
+def test_large_memory_is_private_begins_a_huge_page_and_asks_for_such_pages() -> None:
+    block = memory.on_huge_pages(8 << 20)
+    assert block.nbytes == 8 << 20 and block.ctypes.data % memory.HUGE_PAGE == 0 and not block.any()
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this system has no huge pages")
+    flags = dict[int, list[str]]()
+    start = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            start = int(line.split("-")[0], 16)
+        elif line.startswith("VmFlags:"):
+            flags[start] = line.split()[1:]
+    mine = flags[max(s for s in flags if s <= block.ctypes.data)]
+    assert "hg" in mine and "sh" not in mine
