@@ -26,7 +26,7 @@ from lnbench.case import Case
 from lnbench.machine import bandwidth
 from lnbench.pool import Session
 
-VISITS, ROUNDS = 2, 11
+VISITS, ROUNDS = 3, 8
 OPERATION = {"forward": bandwidth.COPY, "backward": bandwidth.TRIAD}
 STYLES = [stores | fetch for stores in (0, probe.STREAM) for fetch in (0, probe.PREFETCH)]
 
