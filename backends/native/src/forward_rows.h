@@ -143,7 +143,7 @@ INLINE void put_range(const pass *p, const writer *w, int rows, int64_t j, int64
 
 /* Adds up columns of two rows and asks for the same columns of another, if any. */
 INLINE void sum_and_ask(const void *const x[PAIR], const void *ahead, const progress at_row[PAIR], moments m[PAIR], span s,
-                           int t, int raw) {
+                        int t, int raw) {
     const int64_t unit = unit_of(t, raw);
     const vec k[PAIR] = {v_set1(at_row[0].k), v_set1(at_row[1].k)};
     moments own[PAIR] = {m[0], m[1]};
